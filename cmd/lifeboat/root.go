@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit codes of every command.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitDamage      = 3
+	exitUnreachable = 4
+	exitLocked      = 5
+)
+
+// env is what a command may touch of the process that it runs in.
+type env struct {
+	Stdin  io.Reader
+	Stdout io.Writer
+	Stderr io.Writer
+	Getenv func(string) string
+}
+
+// logger writes plain log lines to the talking channel.
+func (e *env) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(e.Stderr, nil))
+}
+
+// exitError carries the exit code that an error asks for.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+// withExit makes err end the process with code; a nil err stays nil.
+func withExit(code int, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &exitError{code: code, err: err}
+}
+
+// errSilent ends the process with its exit code and prints nothing more:
+// for commands whose results have said it all.
+var errSilent = errors.New("")
+
+func newRootCommand(e *env) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "lifeboat",
+		Short: "Back up, restore and recover etcd",
+		Long: `Lifeboat backs up, restores and recovers etcd, 2.3 to 3.7.
+
+It reads and writes etcd's own files, so it works on a running member,
+on a dead one, and on a damaged one. It never writes into what it reads.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return withExit(exitUsage, unknownCommand(cmd, args[0]))
+		},
+	}
+	root.SetIn(e.Stdin)
+	root.SetOut(e.Stdout)
+	root.SetErr(e.Stderr)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return withExit(exitUsage, fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath()))
+	})
+	root.AddCommand(
+		newVersionCommand(e),
+	)
+	return root
+}
+
+// group is a command that only holds others; a mistyped one is a usage error.
+func group(use, short string, subs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return withExit(exitUsage, unknownCommand(cmd, args[0]))
+		},
+	}
+	cmd.AddCommand(subs...)
+	return cmd
+}
+
+func unknownCommand(cmd *cobra.Command, name string) error {
+	cmd.SuggestionsMinimumDistance = 2
+	hint := ""
+	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+		hint = fmt.Sprintf("\nDid you mean '%s %s'?", cmd.CommandPath(), strings.Join(near, "' or '"))
+	}
+	return fmt.Errorf("unknown command %q for %q%s\nSee '%s --help'", name, cmd.CommandPath(), hint, cmd.CommandPath())
+}
+
+// usageArgs makes a wrong number of arguments a usage error.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return withExit(exitUsage, fmt.Errorf("%w\nUsage: %s", err, cmd.UseLine()))
+		}
+		return nil
+	}
+}
+
+// run executes the command line args and returns the exit code.
+func run(ctx context.Context, args []string, e *env) int {
+	root := newRootCommand(e)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	if msg := err.Error(); msg != "" {
+		fmt.Fprintf(e.Stderr, "lifeboat: %s\n", msg)
+	}
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return exit.code
+	}
+	return exitFailed
+}
