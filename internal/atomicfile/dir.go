@@ -1,0 +1,252 @@
+package atomicfile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+const (
+	stageSuffix = ".lifeboat.tmp"
+	lockSuffix  = ".lifeboat.lock"
+	// pendingName marks a published directory whose principal is not yet
+	// published; the file holds the principal's path.
+	pendingName = ".lifeboat-pending"
+)
+
+// ErrExists says that a target already holds something.
+var ErrExists = errors.New("it already exists and is not empty")
+
+// ErrBusy says that another process is making the same target.
+var ErrBusy = errors.New("another run is writing it now")
+
+// Options of a [Dir]; the zero value is the operating system's.
+type Options struct {
+	System System
+	// Entry names the one entry that the target will get at its top. With it
+	// the target may be a mount point, since one rename still commits it.
+	Entry string
+}
+
+// Dir is a directory in the making. It is not safe for concurrent Commit and
+// Abort; its files may be written concurrently.
+type Dir struct {
+	target string
+	stage  string
+	lock   *os.File
+	opts   Options
+	inside bool // staged inside the target, because that is a mount point
+}
+
+// CreateDir stages the directory that will be target, which must be absent or
+// empty (a mount point may hold lost+found). Missing parents are made. It
+// first removes what earlier runs for this target left behind. The error
+// wraps [ErrExists] or [ErrBusy] where those apply.
+func CreateDir(target string, o Options) (*Dir, error) {
+	abs, err := filepath.Abs(target)
+	if err != nil {
+		return nil, err
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		abs = real
+	}
+	d := &Dir{target: abs, opts: o}
+	if err := d.open(); err != nil {
+		return nil, fmt.Errorf("create %s: %w", target, err)
+	}
+	return d, nil
+}
+
+func (d *Dir) open() error {
+	parent := filepath.Dir(d.target)
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return err
+	}
+	mounted, err := isMountPoint(d.target)
+	if err != nil {
+		return err
+	}
+	if mounted && d.opts.Entry == "" {
+		return errors.New("it is a mount point: name a folder inside it")
+	}
+	hidden := filepath.Join(parent, "."+filepath.Base(d.target))
+	if mounted {
+		d.inside, hidden = true, d.target+"/"
+	}
+	d.stage = hidden + stageSuffix
+	if d.lock, err = acquire(hidden + lockSuffix); err != nil {
+		return err
+	}
+	if err := d.prepare(); err != nil {
+		d.release()
+		return err
+	}
+	return nil
+}
+
+// prepare checks the target and makes an empty staging directory; the lock is held.
+func (d *Dir) prepare() error {
+	if err := d.removeOrphan(); err != nil {
+		return err
+	}
+	if err := d.checkEmpty(); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(d.stage); err != nil {
+		return fmt.Errorf("remove what an earlier run left: %w", err)
+	}
+	return d.opts.System.mkdir(d.stage, 0o700)
+}
+
+// removeOrphan removes a target that was published for a principal that never came.
+func (d *Dir) removeOrphan() error {
+	principal, err := os.ReadFile(filepath.Join(d.target, pendingName))
+	if err != nil {
+		return nil
+	}
+	if _, err := os.Lstat(string(principal)); err == nil {
+		return nil
+	}
+	return os.RemoveAll(d.target)
+}
+
+func (d *Dir) checkEmpty() error {
+	entries, err := os.ReadDir(d.target)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		ours := strings.HasSuffix(entry.Name(), stageSuffix) || strings.HasSuffix(entry.Name(), lockSuffix)
+		if d.inside && (ours || entry.Name() == "lost+found") {
+			continue
+		}
+		return ErrExists
+	}
+	return nil
+}
+
+// Path is the staging directory: write into it until Commit.
+func (d *Dir) Path() string { return d.stage }
+
+// Target is the final name, absolute.
+func (d *Dir) Target() string { return d.target }
+
+// Mkdir makes a directory, and its parents, below the staging directory.
+func (d *Dir) Mkdir(name string) error {
+	path := d.stage
+	for part := range strings.SplitSeq(filepath.ToSlash(name), "/") {
+		path = filepath.Join(path, part)
+		if err := d.opts.System.mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Create makes a new file below the staging directory, mode 0600.
+func (d *Dir) Create(name string) (*File, error) {
+	path := filepath.Join(d.stage, name)
+	if err := d.opts.System.before(OpCreate, path); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &File{File: f, sys: d.opts.System}, nil
+}
+
+// Commit makes the directory durable and gives it its name. The others are
+// published before it and count only with it: should the process die in
+// between, the next [CreateDir] for one of them removes it. After an error
+// nothing stands under any of the names.
+func (d *Dir) Commit(others ...*Dir) error {
+	for _, other := range others {
+		if err := other.markPending(d.target); err != nil {
+			return fmt.Errorf("commit %s: %w", other.target, err)
+		}
+	}
+	for i, dir := range append(others, d) {
+		if err := dir.publish(); err != nil {
+			return errors.Join(fmt.Errorf("commit %s: %w", dir.target, err), retract(others[:i]))
+		}
+	}
+	for _, other := range others {
+		other.unmarkPending()
+		other.release()
+	}
+	d.release()
+	return nil
+}
+
+// retract takes back directories that were published for a principal that
+// could not be.
+func retract(dirs []*Dir) error {
+	var errs []error
+	for _, dir := range dirs {
+		errs = append(errs, os.RemoveAll(dir.target))
+	}
+	return errors.Join(errs...)
+}
+
+// Abort removes the staging directory; after a Commit that succeeded it does
+// nothing, so it can be deferred.
+func (d *Dir) Abort() error {
+	if d.lock == nil {
+		return nil
+	}
+	defer d.release()
+	return os.RemoveAll(d.stage)
+}
+
+func (d *Dir) markPending(principal string) error {
+	f, err := d.Create(pendingName)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write([]byte(principal))
+	return errors.Join(err, f.Close())
+}
+
+// unmarkPending removes the mark once the principal stands. A mark that stays
+// does no harm, since its principal exists.
+func (d *Dir) unmarkPending() {
+	os.Remove(filepath.Join(d.target, pendingName))
+}
+
+func (d *Dir) publish() error {
+	sys := d.opts.System
+	if err := sys.syncTree(d.stage); err != nil {
+		return err
+	}
+	from, to := d.stage, d.target
+	if d.inside {
+		from, to = filepath.Join(from, d.opts.Entry), filepath.Join(to, d.opts.Entry)
+	}
+	if err := sys.rename(from, to); err != nil {
+		return err
+	}
+	if err := sys.syncDir(filepath.Dir(to)); err != nil {
+		return errors.Join(err, os.Rename(to, from))
+	}
+	if d.inside {
+		os.Remove(d.stage)
+	}
+	return nil
+}
+
+// release gives the lock back and removes its file.
+func (d *Dir) release() {
+	if d.lock == nil {
+		return
+	}
+	os.Remove(d.lock.Name())
+	d.lock.Close()
+	d.lock = nil
+}

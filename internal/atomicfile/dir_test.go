@@ -1,0 +1,207 @@
+package atomicfile
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+var errInjected = errors.New("injected")
+
+// fill makes member/wal/0.wal in d, or says why not.
+func fill(d *Dir) error {
+	if err := d.Mkdir("member/wal"); err != nil {
+		return err
+	}
+	f, err := d.Create("member/wal/0.wal")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write([]byte("log"))
+	return errors.Join(err, f.Close())
+}
+
+func build(target string, o Options) error {
+	d, err := CreateDir(target, o)
+	if err != nil {
+		return err
+	}
+	if err := fill(d); err != nil {
+		return errors.Join(err, d.Abort())
+	}
+	if err := d.Commit(); err != nil {
+		return errors.Join(err, d.Abort())
+	}
+	return nil
+}
+
+// list names everything below root, root itself left out.
+func list(t *testing.T, root string) []string {
+	t.Helper()
+	var names []string
+	err := filepath.WalkDir(root, func(p string, _ fs.DirEntry, err error) error {
+		if err == nil && p != root {
+			rel, _ := filepath.Rel(root, p)
+			names = append(names, rel)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+func wantTree(t *testing.T, root string, want ...string) {
+	t.Helper()
+	if got := list(t, root); !slices.Equal(got, want) {
+		t.Fatalf("tree %q, want %q", got, want)
+	}
+}
+
+func TestCommitPublishesTheWhole(t *testing.T) {
+	root := t.TempDir()
+	if err := build(filepath.Join(root, "b"), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	wantTree(t, root, "b", "b/member", "b/member/wal", "b/member/wal/0.wal")
+}
+
+func TestCommitFillsAnEmptyTarget(t *testing.T) {
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "b"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := build(filepath.Join(root, "b"), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	wantTree(t, root, "b", "b/member", "b/member/wal", "b/member/wal/0.wal")
+}
+
+func TestEveryFaultLeavesNothing(t *testing.T) {
+	for n := 1; ; n++ {
+		root := t.TempDir()
+		count := 0
+		sys := System{Before: func(Op, string) error {
+			if count++; count == n {
+				return errInjected
+			}
+			return nil
+		}}
+		err := build(filepath.Join(root, "b"), Options{System: sys})
+		if err == nil {
+			if n < 8 {
+				t.Fatalf("only %d operations went through the system", n-1)
+			}
+			return
+		}
+		if !errors.Is(err, errInjected) {
+			t.Fatalf("fault %d: %v", n, err)
+		}
+		wantTree(t, root)
+	}
+}
+
+func TestTwoDirsAreOne(t *testing.T) {
+	for n := 1; ; n++ {
+		root := t.TempDir()
+		count := 0
+		sys := System{Before: func(Op, string) error {
+			if count++; count == n {
+				return errInjected
+			}
+			return nil
+		}}
+		err := buildTwo(root, sys)
+		if err == nil {
+			wantTree(t, root, "data", "data/member", "data/member/wal", "data/member/wal/0.wal",
+				"wal", "wal/member", "wal/member/wal", "wal/member/wal/0.wal")
+			return
+		}
+		if !errors.Is(err, errInjected) {
+			t.Fatalf("fault %d: %v", n, err)
+		}
+		wantTree(t, root)
+	}
+}
+
+func buildTwo(root string, sys System) error {
+	data, err := CreateDir(filepath.Join(root, "data"), Options{System: sys})
+	if err != nil {
+		return err
+	}
+	defer data.Abort()
+	wal, err := CreateDir(filepath.Join(root, "wal"), Options{System: sys})
+	if err != nil {
+		return err
+	}
+	defer wal.Abort()
+	for _, d := range []*Dir{data, wal} {
+		if err := fill(d); err != nil {
+			return err
+		}
+	}
+	return data.Commit(wal)
+}
+
+func TestLeftoversAreRemoved(t *testing.T) {
+	root := t.TempDir()
+	target := filepath.Join(root, "b")
+	dead, err := CreateDir(target, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := fill(dead); err != nil {
+		t.Fatal(err)
+	}
+	dead.lock.Close() // as the death of its process would
+	if err := build(target, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	wantTree(t, root, "b", "b/member", "b/member/wal", "b/member/wal/0.wal")
+}
+
+func TestAnOrphanIsReplaced(t *testing.T) {
+	root := t.TempDir()
+	target := filepath.Join(root, "wal")
+	dead, err := CreateDir(target, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(fill(dead), dead.markPending(filepath.Join(root, "never")), dead.publish()); err != nil {
+		t.Fatal(err)
+	}
+	dead.lock.Close()
+	if err := build(target, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	wantTree(t, root, "wal", "wal/member", "wal/member/wal", "wal/member/wal/0.wal")
+}
+
+func TestRefusals(t *testing.T) {
+	root := t.TempDir()
+	full := filepath.Join(root, "full")
+	if err := build(full, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := CreateDir(full, Options{}); !errors.Is(err, ErrExists) {
+		t.Errorf("a full target: %v, want ErrExists", err)
+	}
+	busy, err := CreateDir(filepath.Join(root, "busy"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Abort()
+	if _, err := CreateDir(filepath.Join(root, "busy"), Options{}); !errors.Is(err, ErrBusy) {
+		t.Errorf("a busy target: %v, want ErrBusy", err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := CreateDir(filepath.Join(root, "file"), Options{}); err == nil {
+		t.Error("a file as target is accepted")
+	}
+}

@@ -1,0 +1,86 @@
+package atomicfile
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Op names an operation on the file system.
+type Op string
+
+// The operations, as [System.Before] sees them.
+const (
+	OpMkdir  Op = "mkdir"
+	OpCreate Op = "create"
+	OpWrite  Op = "write"
+	OpSync   Op = "sync"
+	OpRename Op = "rename"
+	OpRemove Op = "remove"
+)
+
+// System is the file system that a [Dir] works on: the operating system's,
+// with a chance to fail before each operation. Its zero value never fails.
+type System struct {
+	// Before, if set, runs before each operation; its error replaces it.
+	Before func(op Op, path string) error
+}
+
+func (s System) before(op Op, path string) error {
+	if s.Before == nil {
+		return nil
+	}
+	if err := s.Before(op, path); err != nil {
+		return &fs.PathError{Op: string(op), Path: path, Err: err}
+	}
+	return nil
+}
+
+func (s System) mkdir(path string, perm fs.FileMode) error {
+	if err := s.before(OpMkdir, path); err != nil {
+		return err
+	}
+	return os.Mkdir(path, perm)
+}
+
+func (s System) rename(from, to string) error {
+	if err := s.before(OpRename, to); err != nil {
+		return err
+	}
+	// Not os.Rename: that one refuses an empty directory as target.
+	if err := unix.Rename(from, to); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
+}
+
+func (s System) removeAll(path string) error {
+	if err := s.before(OpRemove, path); err != nil {
+		return err
+	}
+	return os.RemoveAll(path)
+}
+
+func (s System) syncDir(path string) error {
+	if err := s.before(OpSync, path); err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// syncTree makes the directories below and at root durable.
+func (s System) syncTree(root string) error {
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		return s.syncDir(path)
+	})
+}
