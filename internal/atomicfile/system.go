@@ -18,7 +18,6 @@ const (
 	OpWrite  Op = "write"
 	OpSync   Op = "sync"
 	OpRename Op = "rename"
-	OpRemove Op = "remove"
 )
 
 // System is the file system that a [Dir] works on: the operating system's,
@@ -54,13 +53,6 @@ func (s System) rename(from, to string) error {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
 	return nil
-}
-
-func (s System) removeAll(path string) error {
-	if err := s.before(OpRemove, path); err != nil {
-		return err
-	}
-	return os.RemoveAll(path)
 }
 
 func (s System) syncDir(path string) error {
