@@ -192,6 +192,9 @@ type RewriteOptions struct {
 	// the commit of hard states at it. 0 means no limit.
 	LastIndex uint64
 
+	// AfterIndex leaves out entries up to it: those that a snapshot covers.
+	AfterIndex uint64
+
 	// Overwritten, if set, leaves out the entries that it knows to be
 	// replaced: then indexes rise by one from entry to entry.
 	Overwritten *Overwrites
@@ -299,6 +302,9 @@ func (c *copier) entry(rec Record) error {
 }
 
 func (c *copier) drops(e Entry, rec Record) bool {
+	if e.Index <= c.o.AfterIndex {
+		return true
+	}
 	if c.o.LastIndex != 0 && e.Index > c.o.LastIndex {
 		return true
 	}
