@@ -107,15 +107,6 @@ func (s *scanner) peek() (byte, error) {
 	}
 }
 
-// next takes the next byte that is not white space.
-func (s *scanner) next() (byte, error) {
-	c, err := s.peek()
-	if err == nil {
-		s.pos++
-	}
-	return c, err
-}
-
 func (s *scanner) expect(want byte) error {
 	c, err := s.peek()
 	if err != nil {
