@@ -152,7 +152,10 @@ func (l *Log) next() (Record, error) {
 	if l.ends(rec.Offset) {
 		return Record{}, io.EOF
 	}
-	return rec, l.join(rec)
+	if err := l.join(rec); err != nil {
+		return Record{}, err
+	}
+	return rec, nil
 }
 
 func (l *Log) ends(offset int64) bool {
@@ -162,6 +165,8 @@ func (l *Log) ends(offset int64) bool {
 // join compares what a segment opens with to the segments before.
 func (l *Log) join(rec Record) error {
 	switch {
+	case rec.Offset == 0 && l.i == 0 && l.Segment().Seq == 0 && rec.CRC != 0:
+		return l.corrupt(rec, fmt.Errorf("the log starts with checksum %08x, want 0", rec.CRC))
 	case rec.Offset == 0 && l.chained && rec.CRC != l.crc:
 		l.chained = false
 		return l.corrupt(rec, fmt.Errorf("starts with checksum %08x, the segment before ends with %08x", rec.CRC, l.crc))

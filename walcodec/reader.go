@@ -117,7 +117,7 @@ type fault struct {
 	zeros  int64  // the length word is zero, so many zeros come before other bytes
 	size   int64  // what the length word claims for the frame, 0 when it is senseless
 	framed bool   // length word and header agree on it
-	crc    uint32 // what the header claims, when framed
+	header header // when framed
 }
 
 func (f *fault) Error() string { return f.cause.Error() }
@@ -165,7 +165,7 @@ func (r *Reader) header(f frame) (header, error) {
 	}
 	if f.n > r.o.limit() {
 		err = fmt.Errorf("%w: %d bytes, limit %d", ErrRecordTooLarge, f.n, r.o.limit())
-		return header{}, &fault{cause: err, size: f.size(), framed: true, crc: h.crc}
+		return header{}, &fault{cause: err, size: f.size(), framed: true, header: h}
 	}
 	return h, nil
 }
@@ -187,7 +187,7 @@ func (r *Reader) body(f frame, h header) (Record, error) {
 		err = r.checkFrame(rec, whole[lengthSize+f.n:])
 	}
 	if err != nil {
-		return Record{}, &fault{cause: err, size: f.size(), framed: true, crc: h.crc}
+		return Record{}, &fault{cause: err, size: f.size(), framed: true, header: h}
 	}
 	r.accept(&rec, crc)
 	return rec, nil

@@ -152,6 +152,9 @@ func (r *Reader) syncedAfter(f *fault) bool {
 	look.good, look.padded, look.fault = r.good, r.padded, f
 	look.seek(r.good + max(0, f.zeros-lengthSize))
 	var after batch
+	if f.framed && after.add(f.header.kind) {
+		return true
+	}
 	for look.fault != nil {
 		if _, err := look.Resync(); err != nil {
 			return false
@@ -246,7 +249,7 @@ func (r *Reader) seekIntact(f *fault) bool {
 	switch {
 	case f.framed:
 		r.discard(f.size)
-		r.crc, r.blind = f.crc, false
+		r.crc, r.blind = f.header.crc, false
 		if r.intact() {
 			return true
 		}

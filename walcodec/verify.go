@@ -288,6 +288,8 @@ func (r *Report) sum() error {
 		s := &r.Segments[i]
 		if i > 0 {
 			s.follow(&r.Segments[i-1])
+		} else if s.Seq == 0 && s.StartCRC != 0 {
+			s.damaged(fmt.Errorf("the log starts with checksum %08x, want 0", s.StartCRC))
 		}
 		if metadata == nil {
 			metadata = s.metadata
