@@ -95,7 +95,7 @@ func measureRow(ctx context.Context, o options, r row, p paths, work string, tal
 		return result{}, err
 	}
 	p.data = data
-	n, err := dirSize(data)
+	n, err := dirSize(filepath.Join(data, r.part))
 	if err != nil {
 		return result{}, err
 	}
@@ -103,7 +103,7 @@ func measureRow(ctx context.Context, o options, r row, p paths, work string, tal
 		return result{}, err
 	}
 	res := result{Row: r.name, Work: r.work, DataBytes: n}
-	run := &runner{paths: p, talk: talk}
+	run := &runner{paths: p, talk: talk, scale: o.scale}
 	figures, err := run.rounds(ctx, o, r)
 	if err != nil {
 		return result{}, err
@@ -127,6 +127,9 @@ func (r *runner) rounds(ctx context.Context, o options, w row) (map[string]*figu
 				continue
 			}
 			s, err := r.measure(ctx, c)
+			if err == nil && who == "ours" && round == 0 && w.check != nil {
+				err = w.check(ctx, r, w)
+			}
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}

@@ -61,7 +61,7 @@ func newV2Generator(dir string) (*v2Generator, error) {
 		}
 	}
 	metadata := walcodec.AppendMetadata(nil, walcodec.Metadata{NodeID: uint64(self.ID), ClusterID: benchClusterID})
-	log, err := createPlainLog(datadir.ToWALDir(dir), metadata)
+	log, err := createPlainLog(datadir.ToWALDir(dir), metadata, v2SegmentSize)
 	return &v2Generator{
 		dir: dir, self: self, objects: newObjects(v2Seed), log: log,
 		store: v2store.New("/0", "/1"),
@@ -164,16 +164,17 @@ func (g *v2Generator) snapshot() error {
 // plainLog is a log as etcd 2.3 writes it: unpadded frames, no preallocated
 // zeros.
 type plainLog struct {
-	dir      string
-	metadata []byte
-	seq      uint64
-	file     *os.File
-	buf      *bufio.Writer
-	w        *walcodec.Writer
+	dir         string
+	metadata    []byte
+	segmentSize int64 // bytes from which on a segment is cut
+	seq         uint64
+	file        *os.File
+	buf         *bufio.Writer
+	w           *walcodec.Writer
 }
 
-func createPlainLog(dir string, metadata []byte) (*plainLog, error) {
-	l := &plainLog{dir: dir, metadata: metadata}
+func createPlainLog(dir string, metadata []byte, segmentSize int64) (*plainLog, error) {
+	l := &plainLog{dir: dir, metadata: metadata, segmentSize: segmentSize}
 	if err := l.open(0, 0); err != nil {
 		return nil, err
 	}
@@ -200,7 +201,7 @@ func (l *plainLog) write(kind walcodec.Kind, data []byte) error {
 }
 
 func (l *plainLog) cutIfFull(next uint64, state []byte) error {
-	if l.w.Size() < v2SegmentSize {
+	if l.w.Size() < l.segmentSize {
 		return nil
 	}
 	crc := l.w.CRC()

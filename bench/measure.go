@@ -24,6 +24,7 @@ type sample struct {
 type runner struct {
 	paths paths
 	talk  io.Writer
+	scale float64
 }
 
 // once runs c: its old output removed and everything on disk before the clock

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -12,12 +13,16 @@ type row struct {
 	name   string
 	work   string
 	data   dataset
+	part   string // what of the data the work reads; empty: all of it
 	ours   contender
 	peer   contender
 	limit  contender // zero: the row has none
 	budget budget
 	// memory is the most anonymous memory that ours may hold, bytes.
 	memory int64
+	// check looks at what ours made, so that a command that does nothing is
+	// not called fast. It is run once, off the clock.
+	check func(ctx context.Context, r *runner, w row) error
 }
 
 // contender is a program that does a row's work.
@@ -50,12 +55,16 @@ type budget struct {
 // oursMemory is the budget of every command but replay (docs/performance.md).
 const oursMemory = 64 << 20
 
+// walPart is the log in a data dir.
+var walPart = filepath.Join("member", "wal")
+
 // rows is the table. A new row is a new entry.
 var rows = []row{
 	{
 		name: "wal-verify",
 		work: "verify a log of 600k entries",
 		data: v3Dir,
+		part: walPart,
 		ours: contender{name: "lifeboat wal verify", argv: func(p paths) []string {
 			return []string{p.lifeboat, "wal", "verify", p.data}
 		}},
@@ -68,12 +77,14 @@ var rows = []row{
 		name: "wal-dump",
 		work: "dump it as JSON lines",
 		data: v3Dir,
+		part: walPart,
 		ours: contender{name: "lifeboat wal dump", argv: func(p paths) []string {
 			return []string{p.lifeboat, "wal", "dump", "-o", "json", p.data}
 		}},
 		peer:   peer("etcd-dump-logs' calls", "dump-logs"),
 		budget: budget{fixed: 1500 * time.Millisecond},
 		memory: oursMemory,
+		check:  checkLines,
 	},
 	{
 		name: "backup-v2",
@@ -91,6 +102,7 @@ var rows = []row{
 		limit:  copySync(),
 		budget: budget{ofLimit: 1.5},
 		memory: oursMemory,
+		check:  checkBackup,
 	},
 	{
 		name: "backup-v3",
@@ -107,6 +119,7 @@ var rows = []row{
 		limit:  copySync(),
 		budget: budget{ofLimit: 1.3},
 		memory: oursMemory,
+		check:  checkBackup,
 	},
 }
 
