@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 var errInjected = errors.New("injected")
@@ -203,5 +205,53 @@ func TestRefusals(t *testing.T) {
 	}
 	if _, err := CreateDir(filepath.Join(root, "file"), Options{}); err == nil {
 		t.Error("a file as target is accepted")
+	}
+}
+
+func TestCopyFromKeepsHoles(t *testing.T) {
+	root := t.TempDir()
+	src, err := os.Create(filepath.Join(root, "src"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	for _, off := range []int64{0, 1 << 20, 40 << 20} {
+		if _, err := src.WriteAt([]byte("data"), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := src.Truncate(50 << 20); err != nil {
+		t.Fatal(err)
+	}
+	d, err := CreateDir(filepath.Join(root, "b"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Abort()
+	f, err := d.Create("db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen int64
+	if err := errors.Join(f.CopyFrom(src, func(n int64) { seen += n }), f.Close(), d.Commit()); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(src.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(filepath.Join(root, "b", "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got, want) || seen != 50<<20 {
+		t.Fatalf("copy of %d bytes differs from the source's %d, or %d bytes of progress", len(got), len(want), seen)
+	}
+	var st, stSrc unix.Stat_t
+	if err := errors.Join(unix.Stat(filepath.Join(root, "b", "db"), &st), unix.Stat(src.Name(), &stSrc)); err != nil {
+		t.Fatal(err)
+	}
+	if st.Blocks > stSrc.Blocks+64 {
+		t.Errorf("the copy takes %d blocks, the source %d: holes were filled", st.Blocks, stSrc.Blocks)
 	}
 }
