@@ -48,7 +48,8 @@ func TestVerdict(t *testing.T) {
 		{"ours failed", second, 1, &figure{Error: "no"}, nil, verdictFailed},
 		{"ours not run", second, 1, nil, nil, verdictUnmeasured},
 	} {
-		res := result{Ours: c.ours, Limit: c.limit}
+		missing := &figure{Error: "not there"}
+		res := result{Ours: c.ours, Peer: missing, Limit: c.limit}
 		judge(c.row, c.scale, &res)
 		if res.Verdict != c.want {
 			t.Errorf("%s: %s, want %s", c.name, res.Verdict, c.want)
@@ -68,7 +69,7 @@ func TestAFailedRowIsAnError(t *testing.T) {
 
 func TestTableSaysWhatIsMissing(t *testing.T) {
 	rep := report{CPUs: 2, Scale: 1, Memory: "peak", Rows: []result{{
-		Row: "backup-v3", Work: "backup", DataBytes: 1_500_000_000, Verdict: verdictFailed, Budget: 2.6,
+		Row: "backup-v3", Work: "backup", DataBytes: 1_500_000_000, Verdict: verdictPass, Budget: 2.6,
 		Ours:  newFigure("lifeboat", []sample{{elapsed: 2 * time.Second, memory: 32 << 20}, {elapsed: time.Second, memory: 48 << 20}}, nil),
 		Peer:  newFigure("etcdutl", nil, errors.New("not there: e2e/build.sh builds it")),
 		Limit: newFigure("cp", []sample{{elapsed: 750 * time.Millisecond}}, nil),
@@ -78,7 +79,7 @@ func TestTableSaysWhatIsMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	line := strings.Fields(strings.Split(out.String(), "\n")[1])
-	want := "backup-v3 1.50 GB 1.5s failed 750ms 2.00 - 2.6s failed 48 MiB -"
+	want := "backup-v3 1.50 GB 1.5s failed 750ms 2.00 - 2.6s PASS 48 MiB -"
 	if got := strings.Join(line, " "); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

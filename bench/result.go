@@ -114,9 +114,13 @@ func verdict(r result) string {
 	}
 }
 
+// failed says that what the verdict stands on could not be measured. A peer
+// that is missing is told in its column and fails nothing.
 func (r result) failed() bool {
-	return slices.ContainsFunc(r.figures(), func(f *figure) bool { return f.Error != "" })
+	return r.Ours.failed() || r.Limit.failed()
 }
+
+func (f *figure) failed() bool { return f != nil && f.Error != "" }
 
 // figures returns what was measured: ours, peer, limit.
 func (r result) figures() []*figure {
@@ -171,7 +175,7 @@ func (r report) printNotes(w io.Writer) error {
 		}
 		fmt.Fprintln(w)
 		for _, f := range res.figures() {
-			if f.Error != "" {
+			if f.failed() {
 				fmt.Fprintf(w, "  %s: %s\n", f.Name, f.Error)
 			}
 		}
@@ -185,7 +189,7 @@ func (f *figure) time() string {
 	switch {
 	case f == nil:
 		return blank
-	case f.Error != "":
+	case f.failed():
 		return verdictFailed
 	default:
 		return seconds(f.Seconds)
@@ -193,7 +197,7 @@ func (f *figure) time() string {
 }
 
 func (f *figure) memory() string {
-	if f == nil || f.Error != "" {
+	if f == nil || f.failed() {
 		return blank
 	}
 	return fmt.Sprintf("%.0f MiB", float64(f.Memory)/(1<<20))
