@@ -74,18 +74,18 @@ func (s Snapshot) readable() error {
 	return snap.Verify()
 }
 
-// usable says why etcd would not start from s, given the log: there must be a
-// snapshot record for it, at or below the commit index (wal.ValidSnapshotEntries,
-// etcd 3.4.8), and the segments must reach back to it.
-func (s Snapshot) usable(records []walcodec.Snapshot, commit uint64, segments []walcodec.Segment) error {
-	matches := func(r walcodec.Snapshot) bool { return r.Index == s.Index && r.Term == s.Term }
+// usable says why etcd would not start from s, given the log from there on:
+// there must be a snapshot record for it, at or below the commit index
+// (wal.ValidSnapshotEntries, etcd 3.4.8).
+func (s Snapshot) usable(log *walcodec.Report) error {
+	recorded := slices.ContainsFunc(log.Snapshots, func(r walcodec.SnapshotRecord) bool {
+		return r.Index == s.Index && r.Term == s.Term
+	})
 	switch {
-	case !slices.ContainsFunc(records, matches):
+	case !recorded:
 		return errors.New("the log has no record of it")
-	case s.Index > commit:
-		return fmt.Errorf("it is past the last commit index %d", commit)
-	case len(segments) > 0 && segments[0].Index > s.Index:
-		return fmt.Errorf("the log starts at index %d, after it", segments[0].Index)
+	case log.HardState == nil || s.Index > log.HardState.Commit:
+		return errors.New("the log does not commit up to it")
 	}
 	return s.readable()
 }

@@ -1,8 +1,9 @@
 package datadir
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 
@@ -10,18 +11,31 @@ import (
 )
 
 // Log sums up the entries after the base snapshot, or all where there is none.
-// Overwritten entries count where they stand.
+// What was overwritten by a later leader does not count.
 type Log struct {
-	First     uint64 // index of the first entry; 0 if there is none
-	Last      uint64 // index of the last entry
-	LastTerm  uint64
-	Entries   int
-	State     walcodec.HardState // the last one
-	Segment   string             // file that the last record is in
-	End       int64              // where that record ends in it, bytes
-	Padded    bool               // some record is framed as 3.0 and later do
-	V2        V2Entries
-	V3Entries int
+	First    uint64 // index of the first entry; 0 if there is none
+	Last     uint64 // index of the last entry
+	LastTerm uint64
+	Entries  int
+	State    walcodec.HardState // the last one written
+	// Commit is the index up to which the entries are known to be committed.
+	// The log's own hard state lags: etcd does not write it for a new commit
+	// index alone. What a sole voter has stored is committed, and so is what
+	// the backend has applied.
+	Commit uint64
+	// Mark is the snapshot record that etcd would write at the backend's
+	// consistent index; nil if that entry is not in the log.
+	Mark *walcodec.Snapshot
+	// Raised is the one at the last index before the next v3 request (or at
+	// the commit index): up to there nothing touches the keyspace, so that the
+	// consistent index could as well be this. nil where Mark is.
+	Raised      *walcodec.Snapshot
+	Padded      bool // some record is framed as 3.0 and later do
+	BaseConf    bool // the base's snapshot record says who votes (3.5 and later)
+	V2          V2Entries
+	V3Entries   int
+	ConfChanges int
+	LastConf    uint64 // index of the last conf change
 }
 
 // V2Entries counts the committed v2 requests.
@@ -35,20 +49,44 @@ type V2Entries struct {
 
 // summarizer collects a [Log] record by record, and follows the membership.
 type summarizer struct {
-	base    uint64 // index of the base snapshot
-	commit  uint64 // entries above it are only counted
-	log     Log
-	members *roster
+	base       uint64            // index of the base snapshot
+	mark       uint64            // the backend's consistent index
+	commit     uint64            // entries above it are only counted
+	self       uint64            // member id
+	last       walcodec.Snapshot // index and term of the last committed entry
+	overwrites *walcodec.Overwrites
+	log        Log
+	members    *roster
 }
 
-func (s *summarizer) add(rec walcodec.Record, segment string) error {
-	s.log.Segment, s.log.End = segment, rec.End()
+// run reads the log to its end. Its records were verified before, so that a
+// torn tail is the only other end.
+func (s *summarizer) run(log *walcodec.Log) error {
+	for {
+		rec, err := log.Next()
+		if err == io.EOF || errors.Is(err, walcodec.ErrTorn) {
+			s.raise()
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		at := walcodec.Position{Seq: log.Segment().Seq, Offset: rec.Offset}
+		if err := s.add(rec, at); err != nil {
+			return fmt.Errorf("segment %s: offset %d: %w", log.Segment().Name, rec.Offset, err)
+		}
+	}
+}
+
+func (s *summarizer) add(rec walcodec.Record, at walcodec.Position) error {
 	s.log.Padded = s.log.Padded || rec.Padded
 	switch rec.Kind {
 	case walcodec.KindState:
 		return s.state(rec)
+	case walcodec.KindSnapshot:
+		return s.snapshot(rec)
 	case walcodec.KindEntry:
-		return s.entry(rec)
+		return s.entry(rec, at)
 	default:
 		return nil
 	}
@@ -60,9 +98,18 @@ func (s *summarizer) state(rec walcodec.Record) error {
 	return err
 }
 
-func (s *summarizer) entry(rec walcodec.Record) error {
+// snapshot notes whether the base's record says who votes.
+func (s *summarizer) snapshot(rec walcodec.Record) error {
+	snap, err := walcodec.ParseSnapshot(rec.Data)
+	if err == nil && snap.Index == s.base {
+		s.log.BaseConf = snap.ConfState != nil
+	}
+	return err
+}
+
+func (s *summarizer) entry(rec walcodec.Record, at walcodec.Position) error {
 	e, err := walcodec.ParseEntry(rec.Data)
-	if err != nil || e.Index <= s.base {
+	if err != nil || e.Index <= s.base || s.overwrites.Discards(at, e.Index) {
 		return err
 	}
 	if s.log.First == 0 {
@@ -70,14 +117,42 @@ func (s *summarizer) entry(rec walcodec.Record) error {
 	}
 	s.log.Entries++
 	s.log.Last, s.log.LastTerm = e.Index, e.Term
-	if e.Index > s.commit {
+	if e.Index > s.commit && !s.members.alone(s.self) {
 		return nil
 	}
-	return s.payload(e)
+	s.commit = max(s.commit, e.Index)
+	return s.committed(e)
 }
 
-func (s *summarizer) payload(e walcodec.Entry) error {
-	switch walcodec.ClassifyEntry(e) {
+func (s *summarizer) committed(e walcodec.Entry) error {
+	kind := walcodec.ClassifyEntry(e)
+	if kind == walcodec.V3Request && e.Index > s.mark {
+		s.raise()
+	}
+	if err := s.payload(e, kind); err != nil {
+		return fmt.Errorf("entry %d: %w", e.Index, err)
+	}
+	s.last = walcodec.Snapshot{Index: e.Index, Term: e.Term}
+	if e.Index == s.mark {
+		s.log.Mark = s.record()
+	}
+	return nil
+}
+
+// record is the snapshot record that etcd would write now.
+func (s *summarizer) record() *walcodec.Snapshot {
+	return &walcodec.Snapshot{Index: s.last.Index, Term: s.last.Term, ConfState: s.members.confState()}
+}
+
+// raise settles Raised, at the first v3 request past the mark or at the end.
+func (s *summarizer) raise() {
+	if s.log.Raised == nil && s.log.Mark != nil {
+		s.log.Raised = s.record()
+	}
+}
+
+func (s *summarizer) payload(e walcodec.Entry, kind walcodec.PayloadKind) error {
+	switch kind {
 	case walcodec.V2Request:
 		return s.v2(e)
 	case walcodec.V3Request:
@@ -91,18 +166,18 @@ func (s *summarizer) payload(e walcodec.Entry) error {
 func (s *summarizer) confChange(e walcodec.Entry) error {
 	cc, err := walcodec.ParseConfChange(e.Data)
 	if err != nil {
-		return fmt.Errorf("entry %d: %w", e.Index, err)
+		return err
 	}
-	if cc.Type == walcodec.ConfChangeRemoveNode {
-		s.members.remove(cc.NodeID)
-	}
+	s.log.ConfChanges++
+	s.log.LastConf = e.Index
+	s.members.apply(cc)
 	return nil
 }
 
 func (s *summarizer) v2(e walcodec.Entry) error {
 	r, err := walcodec.ParseRequest(e.Data)
 	if err != nil {
-		return fmt.Errorf("entry %d: %w", e.Index, err)
+		return err
 	}
 	v2 := &s.log.V2
 	v2.LastIndex = e.Index
@@ -154,31 +229,4 @@ func memberOf(path string) uint64 {
 // DELETE do not.
 func writesUserData(r walcodec.Request) bool {
 	return (r.Method == "PUT" || r.Method == "POST") && !strings.HasPrefix(r.Path, "/0/")
-}
-
-// roster follows who has started and who was removed.
-type roster struct {
-	started map[uint64]string // name by id
-	removed map[uint64]bool
-	version string // cluster version
-}
-
-// see takes in one of the two membership PUTs.
-func (m *roster) see(r walcodec.Request) {
-	id := memberOf(r.Path)
-	if id == 0 {
-		m.version = r.Val
-		return
-	}
-	var attr struct {
-		Name string `json:"name"`
-	}
-	if json.Unmarshal([]byte(r.Val), &attr) == nil && attr.Name != "" {
-		m.started[id] = attr.Name
-	}
-}
-
-func (m *roster) remove(id uint64) {
-	delete(m.started, id)
-	m.removed[id] = true
 }

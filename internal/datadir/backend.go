@@ -1,0 +1,115 @@
+package datadir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/etcd-lifeboat/lifeboat/snapcodec"
+)
+
+// Backend is the v3 backend that a start would use.
+type Backend struct {
+	Path            string
+	Size            int64  // bytes
+	ConsistentIndex uint64 // 0 if none was written
+	HasTerm         bool   // keeps the term beside it: 3.5 and later
+	StorageVersion  string // 3.6 and later; else empty
+	ClusterVersion  string // 3.5 and later; else empty
+	HasKeys         bool   // holds at least one key, of any revision
+	// Unread is why it could not be read while an etcd was writing it; the
+	// fields above are zero then.
+	Unread error
+}
+
+// liveTries is how often a backend is read that changes under the reader.
+const liveTries = 5
+
+// findBackend returns the path of the backend, empty if there is none. One
+// received from a leader takes its place at the next start, if the log starts
+// from its snapshot (etcdserver.recoverSnapshotBackend, etcd 3.4).
+func findBackend(files Files) (string, error) {
+	if files.Snap == "" {
+		return "", nil
+	}
+	path := filepath.Join(files.Snap, "db")
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	} else if err != nil {
+		return "", err
+	}
+	return path, nil
+}
+
+// readBackend reads what decides a start; base is the snapshot's index.
+func readBackend(files Files, live Liveness, base uint64) (*Backend, error) {
+	path, err := findBackend(files)
+	if err != nil || path == "" {
+		return nil, err
+	}
+	b, err := openBackend(path)
+	for tries := 1; err != nil && live == Running && tries < liveTries; tries++ {
+		b, err = openBackend(path)
+	}
+	switch {
+	case err != nil && live == Running:
+		return &Backend{Path: path, Unread: err}, nil
+	case err != nil:
+		return nil, err
+	case b.ConsistentIndex >= base || live == Running:
+		return b, nil
+	}
+	return receivedBackend(files, *b, base)
+}
+
+// receivedBackend looks for the database that came with the base snapshot.
+func receivedBackend(files Files, stale Backend, base uint64) (*Backend, error) {
+	path := filepath.Join(files.Snap, fmt.Sprintf("%016x.snap.db", base))
+	b, err := openBackend(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: it has applied up to index %d, the snapshot starts at %d, and there is no %s to take its place",
+			stale.Path, stale.ConsistentIndex, base, filepath.Base(path))
+	}
+	return b, err
+}
+
+func openBackend(path string) (*Backend, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	db, err := snapcodec.OpenDB(f, info.Size(), snapcodec.DBOptions{Name: path})
+	if err != nil {
+		return nil, err
+	}
+	b := &Backend{Path: path, Size: info.Size()}
+	return b, b.fill(db)
+}
+
+func (b *Backend) fill(db *snapcodec.DB) error {
+	meta, err := db.Meta()
+	if err != nil {
+		return err
+	}
+	b.ConsistentIndex, b.HasTerm, b.StorageVersion = meta.ConsistentIndex, meta.Term != 0, meta.StorageVersion
+	cluster, err := db.Cluster()
+	if err != nil {
+		return err
+	}
+	b.ClusterVersion = cluster.Version
+	err = db.Keys(snapcodec.Revision{}, func(*snapcodec.KeyRecord) error {
+		b.HasKeys = true
+		return fs.SkipAll
+	})
+	if errors.Is(err, fs.SkipAll) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,162 @@
+package datadir
+
+import (
+	"fmt"
+	"io/fs"
+
+	"github.com/etcd-lifeboat/lifeboat/snapcodec"
+	"github.com/etcd-lifeboat/lifeboat/walcodec"
+)
+
+// Facts decide which releases boot a data dir.
+type Facts struct {
+	Origin   Release // the release that wrote it, as far as its files tell
+	Snapshot bool    // it starts from a .snap
+	Backend  bool    // it has a v3 backend
+	Padded   bool    // its log has frames as 3.0 and later write them
+
+	SnapVersion    string // /0/version in the .snap; empty if there is none
+	StorageVersion Release
+	// ClusterVersion is the one in force at the end of the log, in the v2
+	// store or the backend, whichever is higher.
+	ClusterVersion Release
+
+	V2Data    string // where v2 user data is, such as "/1/a in the snapshot"; empty for none
+	V2Entries bool   // v2 requests after the snapshot
+	V2Others  bool   // some of those are not etcd's own membership PUTs
+
+	BareRecord bool // the log's record of the snapshot does not say who votes
+	Mark       bool // the entry at the backend's consistent index is in the log
+	// ConfUnmarked tells of conf changes after the backend's consistent index,
+	// written by an etcd that puts them into the backend at once. Raisable says
+	// that the index can be raised past them.
+	ConfUnmarked bool
+	Raisable     bool
+}
+
+// newSummarizer starts a summary with what the base knows.
+func (d *Dir) newSummarizer(r *walcodec.Report) (*summarizer, error) {
+	s := &summarizer{base: d.baseIndex(), self: d.IDs.NodeID, overwrites: &r.Overwrites, members: newRoster()}
+	if r.HardState != nil {
+		s.commit = r.HardState.Commit
+	}
+	if d.Backend != nil {
+		s.mark = d.Backend.ConsistentIndex
+		s.commit = max(s.commit, s.mark)
+	}
+	if d.Base == nil {
+		return s, nil
+	}
+	return s, d.loadBase(s)
+}
+
+func (d *Dir) loadBase(s *summarizer) error {
+	snap, file, err := d.Base.OpenSnap()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if d.Members, err = snap.Membership(); err != nil {
+		return err
+	}
+	s.members.load(snap.ConfState, d.Members)
+	s.last = walcodec.Snapshot{Index: snap.Index, Term: snap.Term}
+	if s.mark == s.base {
+		s.log.Mark = s.record()
+	}
+	d.v2Data, err = firstUserData(snap)
+	return err
+}
+
+// firstUserData looks for v2 data that is not etcd's own, up to the first that
+// etcd 3.6 would see; else the first that it would lose without a word.
+func firstUserData(snap *snapcodec.Snap) (string, error) {
+	var data snapcodec.UserData
+	_, err := snap.Walk(func(n *snapcodec.Node) error {
+		if data.Add(n); data.Visible {
+			return fs.SkipAll
+		}
+		return nil
+	})
+	if err != nil || !data.Any() {
+		return "", err
+	}
+	return fmt.Sprintf("%s in the snapshot", data.First), nil
+}
+
+// facts draws together what was read.
+func (d *Dir) facts(version string) (Facts, error) {
+	f := Facts{
+		Snapshot:    d.Base != nil,
+		Backend:     d.Backend != nil,
+		Padded:      d.Log.Padded,
+		SnapVersion: d.Members.ClusterVersion,
+		V2Data:      d.v2Data,
+		V2Entries:   d.Log.V2.Membership+d.Log.V2.Other > 0,
+		V2Others:    d.Log.V2.Other > 0,
+		BareRecord:  d.Base != nil && !d.Log.BaseConf,
+		Mark:        d.Log.Mark != nil,
+	}
+	if f.V2Data == "" && d.Log.V2.User != "" {
+		f.V2Data = d.Log.V2.User + " in the log"
+	}
+	var err error
+	if f.ClusterVersion, err = optionalRelease(version); err != nil {
+		return f, fmt.Errorf("cluster version: %w", err)
+	}
+	if d.Backend != nil {
+		err = f.addBackend(*d.Backend)
+	}
+	f.Origin = f.origin(d.Backend)
+	f.addConfChanges(d)
+	return f, err
+}
+
+// addConfChanges is about 3.4 and before, where the consistent index rises
+// with v3 requests only.
+func (f *Facts) addConfChanges(d *Dir) {
+	if d.Backend == nil || !f.Origin.Before(R35) {
+		return
+	}
+	f.ConfUnmarked = d.Log.LastConf > d.Backend.ConsistentIndex
+	f.Raisable = d.Log.Raised != nil && d.Log.LastConf <= d.Log.Raised.Index
+}
+
+func (f *Facts) addBackend(b Backend) error {
+	cluster, err := optionalRelease(b.ClusterVersion)
+	if err != nil {
+		return fmt.Errorf("%s: cluster version: %w", b.Path, err)
+	}
+	if f.ClusterVersion.Before(cluster) {
+		f.ClusterVersion = cluster
+	}
+	if f.StorageVersion, err = optionalRelease(b.StorageVersion); err != nil {
+		return fmt.Errorf("%s: storage version: %w", b.Path, err)
+	}
+	return nil
+}
+
+func optionalRelease(text string) (Release, error) {
+	if text == "" {
+		return Release{}, nil
+	}
+	return ParseRelease(text)
+}
+
+// origin tells the release from what only it writes: 3.6 and later keep a
+// storage version, 3.5 the term beside the consistent index, all from 2.1 on a
+// cluster version.
+func (f Facts) origin(b *Backend) Release {
+	switch {
+	case f.StorageVersion != Release{}:
+		return f.StorageVersion
+	case b != nil && b.HasTerm:
+		return R35
+	case f.ClusterVersion != Release{}:
+		return f.ClusterVersion
+	case f.Backend || f.Padded:
+		return R30
+	default:
+		return R20
+	}
+}
