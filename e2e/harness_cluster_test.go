@@ -60,37 +60,3 @@ func bootAll(members []*etcd) error {
 	}
 	return nil
 }
-
-// join adds a member of that name to the cluster that e belongs to, and boots it.
-func (e *etcd) join(name string) *etcd {
-	e.t.Helper()
-	m := &etcd{
-		t: e.t, release: e.release, name: name, dir: filepath.Join(e.t.TempDir(), name),
-		flags: append([]string{"--initial-cluster-state", "existing"}, e.flags...),
-	}
-	ports := freePorts(e.t, 2)
-	m.client, m.peer = loopback(ports[0]), loopback(ports[1])
-	e.etcdctl("member", "add", name, "--peer-urls", m.peer)
-	m.cluster = e.peersBut(name) + "," + name + "=" + m.peer
-	if err := m.Restart(); err != nil {
-		e.t.Fatal(err)
-	}
-	return m
-}
-
-// peersBut is the cluster as --initial-cluster wants it, without a member that
-// has not started yet.
-func (e *etcd) peersBut(newcomer string) string {
-	e.t.Helper()
-	resp, err := e.v3().MemberList(callContext(e.t))
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	var peers []string
-	for _, m := range resp.Members {
-		if m.Name != "" && m.Name != newcomer {
-			peers = append(peers, m.Name+"="+m.PeerURLs[0])
-		}
-	}
-	return strings.Join(peers, ",")
-}

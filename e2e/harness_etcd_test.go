@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -157,27 +156,19 @@ func (e *etcd) Stop() {
 	}
 }
 
-// etcdctl runs the release's own client on the server and returns its stdout.
-func (e *etcd) etcdctl(args ...string) string {
-	e.t.Helper()
-	out, err := e.tryEtcdctl("3", args...)
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	return out
-}
-
-// tryEtcdctl runs the client with the API of that number, 2 or 3.
-func (e *etcd) tryEtcdctl(api string, args ...string) (string, error) {
+// etcdctl runs the release's own client on the server, with the API of that
+// number (2 or 3), and returns its stdout.
+func (e *etcd) etcdctl(api string, args ...string) string {
 	e.t.Helper()
 	cmd := exec.Command(e.release.path(e.t, "etcdctl"), append([]string{"--endpoints", e.client}, args...)...)
 	cmd.Env = append(cleanEnv(), "ETCDCTL_API="+api)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		err = fmt.Errorf("etcdctl %s: %w\n%s", strings.Join(args, " "), err, exit.Stderr)
+	if err != nil {
+		e.t.Fatalf("etcdctl %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
 	}
-	return string(out), err
+	return string(out)
 }
 
 // process is a child that ends with the test at the latest.

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 )
 
 // callTimeout is what one call of the v3 API may take.
@@ -25,7 +24,7 @@ func (e *etcd) v3() *clientv3.Client {
 
 func connect(t testing.TB, endpoints ...string) *clientv3.Client {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: callTimeout, Logger: zap.NewNop()})
+	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: callTimeout})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,18 +124,4 @@ func (e *etcd) alarms() []string {
 		all = append(all, fmt.Sprintf("%x %s", a.MemberID, a.Alarm))
 	}
 	return all
-}
-
-// members are the ids of the cluster's members.
-func (e *etcd) members() []uint64 {
-	e.t.Helper()
-	resp, err := e.v3().MemberList(callContext(e.t))
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	var ids []uint64
-	for _, m := range resp.Members {
-		ids = append(ids, m.ID)
-	}
-	return ids
 }

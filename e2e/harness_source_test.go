@@ -1,0 +1,270 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/etcd-lifeboat/lifeboat/internal/fixture"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// source is a data dir and what its etcd answered before it was killed.
+type source struct {
+	dir  string
+	v2   []string // lines of the tree; nil without v2 data
+	v3   []string // lines of the dump; nil without v3 data
+	hash uint32   // hashkv of the newest revision; with v3 only
+}
+
+// fixtureSource unpacks a fixture.
+func fixtureSource(t testing.TB, name string) source {
+	t.Helper()
+	dir := fixture.Unpack(t, name)
+	switch name {
+	case "2.3.7":
+		return source{dir: filepath.Join(dir, "data"), v2: readV2Dump(t, filepath.Join(dir, "expected.json")).lines()}
+	case "2.3.7-cluster":
+		return source{dir: filepath.Join(dir, "m1"), v2: readV2Dump(t, filepath.Join(dir, "expected.json")).lines()}
+	}
+	s := source{
+		dir:  filepath.Join(dir, "data"),
+		v3:   readV3Dump(t, filepath.Join(dir, "expected-v3.json")).lines(),
+		hash: readHash(t, filepath.Join(dir, "hashkv.json")),
+	}
+	if name == "3.4.23-mixed" {
+		s.v2 = readV2Dump(t, filepath.Join(dir, "expected-v2.json")).lines()
+	}
+	return s
+}
+
+// readHash reads what `etcdctl endpoint hashkv -w json` printed.
+func readHash(t testing.TB, path string) uint32 {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answers []struct{ HashKV struct{ Hash uint32 } }
+	if err := json.Unmarshal(data, &answers); err != nil || len(answers) != 1 {
+		t.Fatalf("%s: %v answers, %v", path, len(answers), err)
+	}
+	return answers[0].HashKV.Hash
+}
+
+// seal ends the etcd with SIGKILL and keeps what it answered. Its last writes
+// are then in the log, but perhaps not in a commit on disk.
+func seal(e *etcd) source {
+	e.t.Helper()
+	s := source{dir: e.dir, v3: e.v3Dump().lines(), hash: e.hashKV(0)}
+	e.Kill()
+	return s
+}
+
+// oneMember makes the data dir of a single member with v3 data. With flags
+// such as --snapshot-count it holds snapshots too.
+func oneMember(t testing.TB, r release, flags ...string) source {
+	t.Helper()
+	e := start(t, r, newDataDir(t), flags...)
+	writeHistory(e)
+	return seal(e)
+}
+
+// oneOfThree makes the data dir of member m1 of three, with snapshots. While
+// it ran, m3 was removed.
+func oneOfThree(t testing.TB, r release) source {
+	t.Helper()
+	members := startCluster(t, r, 3, "--snapshot-count", "50")
+	writeHistory(members[0])
+	removeMember(members[0], "m3")
+	members[2].Kill()
+	if err := members[0].put(members[0].v3(), "/after", "removal"); err != nil {
+		t.Fatal(err)
+	}
+	s := seal(members[0])
+	members[1].Kill()
+	return s
+}
+
+// removeMember waits out the five seconds for which a young cluster refuses.
+func removeMember(e *etcd, name string) {
+	e.t.Helper()
+	id := memberID(e, name)
+	var err error
+	for range 100 {
+		if _, err = e.v3().MemberRemove(callContext(e.t), id); err == nil {
+			return
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	e.t.Fatalf("remove %s: %v", name, err)
+}
+
+func memberID(e *etcd, name string) uint64 {
+	e.t.Helper()
+	resp, err := e.v3().MemberList(callContext(e.t))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for _, m := range resp.Members {
+		if m.Name == name {
+			return m.ID
+		}
+	}
+	e.t.Fatalf("no member %s", name)
+	return 0
+}
+
+// writeHistory makes v3 puts, a delete, a compaction, a txn and later puts.
+func writeHistory(e *etcd) {
+	e.t.Helper()
+	c := e.v3()
+	must := func(_ any, err error) {
+		e.t.Helper()
+		if err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	for i := range 120 {
+		must(c.Put(callContext(e.t), fmt.Sprintf("/k/%d", i%37), fmt.Sprint(i)))
+	}
+	must(c.Delete(callContext(e.t), "/k/3"))
+	must(c.Compact(callContext(e.t), 40))
+	must(c.Txn(callContext(e.t)).
+		If(clientv3.Compare(clientv3.Version("/k/1"), ">", 0)).
+		Then(clientv3.OpPut("/t/1", "a"), clientv3.OpPut("/t/2", "b")).Commit())
+	for i := range 5 {
+		must(c.Put(callContext(e.t), fmt.Sprintf("/late/%d", i), "v"))
+	}
+}
+
+// prove boots a backup as the only member of a new cluster. It must serve what
+// the source held, under new ids and without the old members, take writes at
+// once, and still hold them after SIGKILL and a plain restart.
+func (s source) prove(t testing.TB, r release, dir string) {
+	t.Helper()
+	e := start(t, r, dir, "--force-new-cluster")
+	s.checkServed(e)
+	self := e.soleMember()
+	if alarms := e.alarms(); len(alarms) > 0 {
+		t.Errorf("alarms %v", alarms)
+	}
+	takeWrites(e)
+	e.Kill()
+	e.Plain()
+	checkWrites(e)
+	if again := e.soleMember(); again != self {
+		t.Errorf("after a restart the member is %x, before %x", again, self)
+	}
+	e.Kill()
+}
+
+// checkServed compares what the etcd serves with what the source held.
+func (s source) checkServed(e *etcd) {
+	e.t.Helper()
+	if s.v2 != nil {
+		if diff := diffLines(e.v2Dump("/").lines(), s.v2); diff != "" {
+			e.t.Errorf("v2 keys:\n%s", diff)
+		}
+	}
+	if s.v3 == nil {
+		return
+	}
+	if diff := diffLines(e.v3Dump().lines(), s.v3); diff != "" {
+		e.t.Errorf("v3 keys:\n%s", diff)
+	}
+	if hash := e.hashKV(0); hash != s.hash {
+		e.t.Errorf("hashkv %d, want %d", hash, s.hash)
+	}
+}
+
+// soleMember is the id of the only member, by every way to ask for members.
+func (e *etcd) soleMember() uint64 {
+	e.t.Helper()
+	resp, err := e.v3().MemberList(callContext(e.t))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	if len(resp.Members) != 1 || resp.Members[0].ID != resp.Header.MemberId {
+		e.t.Errorf("member %x of cluster %x has these members: %v", resp.Header.MemberId, resp.Header.ClusterId, resp.Members)
+	}
+	if out := e.etcdctl("3", "member", "list"); strings.Count(out, "\n") != 1 || !strings.HasPrefix(out, fmt.Sprintf("%x, started,", resp.Header.MemberId)) {
+		e.t.Errorf("etcdctl member list:\n%s", out)
+	}
+	if e.release.hasV2() {
+		e.checkV2Members(resp.Header.MemberId)
+	}
+	return resp.Header.MemberId
+}
+
+func (e *etcd) checkV2Members(want uint64) {
+	e.t.Helper()
+	resp, err := http.Get(e.client + "/v2/members")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var list struct{ Members []struct{ ID string } }
+	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
+		e.t.Fatal(err)
+	}
+	if len(list.Members) != 1 || list.Members[0].ID != fmt.Sprintf("%x", want) {
+		e.t.Errorf("v2 members %v, want only %x", list.Members, want)
+	}
+}
+
+const newWrites = 20
+
+// takeWrites writes through every API that the etcd has.
+func takeWrites(e *etcd) {
+	e.t.Helper()
+	c := e.v3()
+	for i := range newWrites {
+		if err := e.put(c, fmt.Sprintf("/new/%02d", i), fmt.Sprint(i)); err != nil {
+			e.t.Fatalf("write %d after the boot: %v", i, err)
+		}
+		if e.release.hasV2() {
+			e.v2Set(fmt.Sprintf("/new/%02d", i), fmt.Sprint(i))
+		}
+	}
+}
+
+// checkWrites looks for what [takeWrites] wrote.
+func checkWrites(e *etcd) {
+	e.t.Helper()
+	resp, err := e.v3().Get(callContext(e.t), "/new/", clientv3.WithPrefix())
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	var got, want []string
+	for i, kv := range resp.Kvs {
+		got = append(got, fmt.Sprintf("%s=%s", kv.Key, kv.Value))
+		want = append(want, fmt.Sprintf("/new/%02d=%d", i, i))
+	}
+	if len(got) != newWrites || !slices.Equal(got, want) {
+		e.t.Errorf("v3 writes after a restart: %v", got)
+	}
+	if e.release.hasV2() {
+		e.checkV2Writes()
+	}
+}
+
+func (e *etcd) checkV2Writes() {
+	e.t.Helper()
+	resp, err := e.v2(http.MethodGet, "/new", url.Values{"sorted": {"true"}}, nil)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	if len(resp.Node.Nodes) != newWrites {
+		e.t.Errorf("v2 writes after a restart: %v", resp.Node.lines())
+	}
+}
