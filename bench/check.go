@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strconv"
 
 	"go.etcd.io/etcd/server/v3/storage/datadir"
 	"go.etcd.io/etcd/server/v3/storage/wal"
@@ -22,6 +23,19 @@ func checkLines(ctx context.Context, r *runner, w row) error {
 	}
 	if want := int(v3Entries * r.scale); int(lines) < want {
 		return fmt.Errorf("%s printed %d lines, want at least %d", w.ours.name, lines, want)
+	}
+	return nil
+}
+
+// checkLastEntry runs ours again and wants the log's last index in what it says.
+func checkLastEntry(ctx context.Context, r *runner, w row) error {
+	out, err := r.command(ctx, w.ours).Output()
+	if err != nil {
+		return err
+	}
+	last := strconv.Itoa(int(v3Entries * r.scale))
+	if !bytes.Contains(out, []byte(last)) {
+		return fmt.Errorf("%s does not tell of index %s:\n%s", w.ours.name, last, out)
 	}
 	return nil
 }

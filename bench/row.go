@@ -72,6 +72,7 @@ var rows = []row{
 		limit:  peer("read + CRC32C, one core", "read-crc"),
 		budget: budget{ofLimit: 1.5},
 		memory: oursMemory,
+		check:  checkLastEntry,
 	},
 	{
 		name: "wal-dump",
