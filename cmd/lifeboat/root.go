@@ -81,6 +81,7 @@ on a dead one, and on a damaged one. It never writes into what it reads.`,
 		return withExit(exitUsage, fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath()))
 	})
 	root.AddCommand(
+		newSnapCommand(e),
 		newVersionCommand(e),
 		newWALCommand(e),
 	)
