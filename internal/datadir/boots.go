@@ -92,7 +92,7 @@ func (f Facts) For(r Release) ([]Step, error) {
 	var steps []Step
 	for _, step := range []Step{StepBackend, StepVersion, StepBlankV2, StepRaiseIndex, StepRecord} {
 		if f.needs(step, r) {
-			f = f.after(step)
+			f = f.After(step)
 			steps = append(steps, step)
 		}
 	}
@@ -119,8 +119,8 @@ func (f Facts) needs(step Step, r Release) bool {
 	}
 }
 
-// after is what holds once the step is taken.
-func (f Facts) after(step Step) Facts {
+// After is what holds once the step is taken.
+func (f Facts) After(step Step) Facts {
 	switch step {
 	case StepBackend:
 		f.Backend = true

@@ -3,6 +3,7 @@ package datadir
 import (
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/etcd-lifeboat/lifeboat/snapcodec"
 	"github.com/etcd-lifeboat/lifeboat/walcodec"
@@ -21,7 +22,7 @@ type Facts struct {
 	// store or the backend, whichever is higher.
 	ClusterVersion Release
 
-	V2Data    string // where v2 user data is, such as "/1/a in the snapshot"; empty for none
+	V2Data    string // where v2 user data is, such as "/a in the snapshot"; empty for none
 	V2Entries bool   // v2 requests after the snapshot
 	V2Others  bool   // some of those are not etcd's own membership PUTs
 
@@ -81,7 +82,18 @@ func firstUserData(snap *snapcodec.Snap) (string, error) {
 	if err != nil || !data.Any() {
 		return "", err
 	}
-	return fmt.Sprintf("%s in the snapshot", data.First), nil
+	return clientPath(data.First) + " in the snapshot", nil
+}
+
+// clientPath is how a client knows a path of the store: keys are below /1.
+func clientPath(path string) string {
+	if key, ok := strings.CutPrefix(path, "/1/"); ok {
+		return "/" + key
+	}
+	if auth, ok := strings.CutPrefix(path, "/2/"); ok {
+		return "v2 auth " + auth
+	}
+	return path
 }
 
 // facts draws together what was read.

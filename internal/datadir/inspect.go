@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/etcd-lifeboat/lifeboat/snapcodec"
 	"github.com/etcd-lifeboat/lifeboat/walcodec"
@@ -33,6 +34,7 @@ type Dir struct {
 
 	segments *pinned
 	end      walcodec.Position
+	logSize  int64  // bytes
 	v2Data   string // first v2 user data in the base
 }
 
@@ -68,6 +70,9 @@ func (d *Dir) FS() fs.FS { return d.segments }
 
 // End is where the log that was inspected ends; a live one grows on.
 func (d *Dir) End() walcodec.Position { return d.end }
+
+// LogSize is how many bytes of the log a copy reads at the most.
+func (d *Dir) LogSize() int64 { return d.logSize }
 
 func (d *Dir) read(ctx context.Context) error {
 	var err error
@@ -138,7 +143,7 @@ func (d *Dir) takeReport(r *walcodec.Report) error {
 	if r.Metadata == nil {
 		return fmt.Errorf("%s: the log has no metadata record: etcd was stopped while it made it", d.WAL)
 	}
-	d.IDs, d.end = *r.Metadata, r.End
+	d.IDs, d.end, d.logSize = *r.Metadata, r.End, r.Used
 	if err := r.Err(); err != nil {
 		d.Torn = err
 	}
@@ -153,7 +158,7 @@ func (d *Dir) takeReport(r *walcodec.Report) error {
 func (d *Dir) checkContinuity(r *walcodec.Report) error {
 	base := d.baseIndex()
 	for _, gap := range r.Gaps {
-		if gap.Index > base+1 {
+		if gap.Index > base+1 && !d.covered(r, gap) {
 			return fmt.Errorf("%s: entry %d is followed by entry %d: %d entries are missing and no snapshot covers them",
 				d.WAL, gap.After, gap.Index, gap.Index-gap.After-1)
 		}
@@ -164,9 +169,17 @@ func (d *Dir) checkContinuity(r *walcodec.Report) error {
 	return nil
 }
 
+// covered tells that a log alone has a record of a snapshot from the leader
+// that filled the gap.
+func (d *Dir) covered(r *walcodec.Report, gap walcodec.Gap) bool {
+	return d.Snap == "" && slices.ContainsFunc(r.Snapshots, func(s walcodec.SnapshotRecord) bool {
+		return s.Index+1 >= gap.Index
+	})
+}
+
 // noStart says why nothing leads up to the first entry of the log.
 func (d *Dir) noStart(first uint64) error {
-	if d.Layout == LayoutWAL || d.Layout == LayoutSegment {
+	if d.Snap == "" {
 		return nil // the log alone: what comes before it is not ours to judge
 	}
 	msg := fmt.Sprintf("the log starts at index %d and no usable snapshot leads up to it", first)

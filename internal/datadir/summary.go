@@ -42,7 +42,7 @@ type Log struct {
 type V2Entries struct {
 	Membership int    // PUT of member attributes or of the cluster version
 	Other      int    // everything else
-	FirstOther string // the first of those, as "index 91 PUT /1/a"
+	FirstOther string // the first of those, as "PUT /a at index 91"
 	User       string // the first one that writes user data, likewise
 	LastIndex  uint64 // of the last v2 entry of either sort
 }
@@ -181,7 +181,7 @@ func (s *summarizer) v2(e walcodec.Entry) error {
 	}
 	v2 := &s.log.V2
 	v2.LastIndex = e.Index
-	what := fmt.Sprintf("index %d %s %s", e.Index, r.Method, r.Path)
+	what := fmt.Sprintf("%s %s at index %d", r.Method, clientPath(r.Path), e.Index)
 	if isMembership(r) {
 		v2.Membership++
 		s.members.see(r)
@@ -200,7 +200,12 @@ func (s *summarizer) v2(e walcodec.Entry) error {
 // isMembership tells the two PUTs of etcd itself: member attributes and the
 // cluster version.
 func isMembership(r walcodec.Request) bool {
-	return r.Method == "PUT" && (r.Path == clusterVersionKey || memberOf(r.Path) != 0)
+	return SetsClusterVersion(r) || r.Method == "PUT" && memberOf(r.Path) != 0
+}
+
+// SetsClusterVersion tells etcd's own request that raises the cluster version.
+func SetsClusterVersion(r walcodec.Request) bool {
+	return r.Method == "PUT" && r.Path == clusterVersionKey
 }
 
 const (

@@ -1,0 +1,257 @@
+package backup
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
+	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
+	"github.com/etcd-lifeboat/lifeboat/walcodec"
+)
+
+// BackendMode says what to do about the v3 backend.
+type BackendMode int
+
+const (
+	// BackendAuto copies it from a stopped member. From a running one it does
+	// the v2 part alone, or refuses if there is no v2 data.
+	BackendAuto BackendMode = iota
+	// BackendRequire copies it or refuses.
+	BackendRequire
+	// BackendSkip does the v2 part alone.
+	BackendSkip
+)
+
+// Options of a backup. One of Dir and WALDir is required, the rest may be zero.
+type Options struct {
+	Dir    string // the data dir to make; empty: the log alone
+	WALDir string // where its segments go, if not into Dir
+
+	KeepClusterID bool
+	NodeID        uint64          // 0: a fresh random one
+	For           datadir.Release // zero: no changes beyond the ids
+
+	Backend BackendMode
+	// AssumeStopped takes the caller's word that no etcd runs on the source
+	// where the system can't tell.
+	AssumeStopped bool
+
+	System atomicfile.System
+}
+
+// ErrLive says that a running etcd stands in the way.
+var ErrLive = errors.New("etcd is running on it")
+
+// BackendAction is what becomes of the v3 backend.
+type BackendAction string
+
+// The actions.
+const (
+	BackendNone BackendAction = "none"
+	BackendCopy BackendAction = "copied"
+	BackendMake BackendAction = "made empty"
+)
+
+// Plan is what a backup will write.
+type Plan struct {
+	Source   *datadir.Dir
+	Options  Options
+	IDs      walcodec.Metadata // of the copy
+	Backend  BackendAction
+	Index    uint64 // consistent index to write into the backend; 0: as it is
+	Steps    []datadir.Step
+	Facts    datadir.Facts // of the copy
+	Warnings []string
+}
+
+// NewPlan decides what to write; it writes nothing. The source stays open
+// until the caller closes it, after Apply.
+func NewPlan(src *datadir.Dir, o Options) (*Plan, error) {
+	p := &Plan{Source: src, Options: o, Facts: src.Facts, Backend: BackendNone}
+	if o.Dir == "" && o.WALDir == "" {
+		return nil, errors.New("a folder to back up into is needed")
+	}
+	if o.Dir != "" && src.Layout == datadir.LayoutSegment {
+		return nil, fmt.Errorf("%s: is one segment: a backup needs the whole folder", src.Root)
+	}
+	p.chooseIDs()
+	if err := p.checkIdentity(); err != nil {
+		return nil, err
+	}
+	if err := p.chooseBackend(); err != nil {
+		return nil, err
+	}
+	if err := p.chooseSteps(); err != nil {
+		return nil, err
+	}
+	p.warn()
+	return p, nil
+}
+
+// logAlone tells whether only segments are written.
+func (p *Plan) logAlone() bool { return p.Options.Dir == "" }
+
+func (p *Plan) chooseIDs() {
+	p.IDs = walcodec.Metadata{NodeID: p.Options.NodeID, ClusterID: p.Source.IDs.ClusterID}
+	if p.IDs.NodeID == 0 {
+		p.IDs.NodeID = randomID()
+	}
+	if !p.Options.KeepClusterID {
+		p.IDs.ClusterID = randomID()
+	}
+}
+
+// randomID is a fresh id; 0 is raft's "none".
+func randomID() uint64 {
+	for {
+		var b [8]byte
+		rand.Read(b[:])
+		if id := binary.BigEndian.Uint64(b[:]); id != 0 {
+			return id
+		}
+	}
+}
+
+// checkIdentity refuses to make a second member of the same cluster with an id
+// that has voted: with an older log it could take back what it promised.
+func (p *Plan) checkIdentity() error {
+	if !p.Options.KeepClusterID {
+		return nil
+	}
+	id := p.IDs.NodeID
+	if p.Source.Removed[id] {
+		return fmt.Errorf("node id %x was removed from cluster %x and may never come back: add a member and use its new id", id, p.IDs.ClusterID)
+	}
+	name, started := p.Source.Started[id]
+	if !started && id != p.Source.IDs.NodeID {
+		return nil
+	}
+	if name == "" {
+		name = "its own member"
+	}
+	return fmt.Errorf("node id %x belongs to %s, which has run in cluster %x: with an older log it could take back votes and writes that it has acknowledged\n"+
+		"To replace it: remove it (member remove), add it again (member add), and give the new id as --node-id.\n"+
+		"If the whole cluster is gone: leave out --keep-cluster-id and start the copy with --force-new-cluster.", id, name, p.IDs.ClusterID)
+}
+
+// chooseBackend decides about the v3 backend.
+func (p *Plan) chooseBackend() error {
+	src := p.Source.Backend
+	switch {
+	case p.logAlone():
+		p.Facts.Backend, p.Facts.Snapshot = false, false
+		return nil
+	case src == nil && p.Options.Backend == BackendRequire:
+		return fmt.Errorf("%s: there is no v3 backend (member/snap/db) to copy", p.Source.Root)
+	case src == nil:
+		return nil
+	case p.Options.Backend == BackendSkip:
+		return p.skipBackend()
+	case p.stopped():
+		p.Backend = BackendCopy
+		return nil
+	}
+	return p.liveBackend()
+}
+
+func (p *Plan) stopped() bool {
+	return p.Source.Live == datadir.Stopped || p.Source.Live == datadir.LiveUnknown && p.Options.AssumeStopped
+}
+
+// liveBackend can't copy: pages change while they are read.
+func (p *Plan) liveBackend() error {
+	why := fmt.Errorf("%s: %w, and a backend in use can't be copied as a file", p.Source.Root, ErrLive)
+	if p.Source.Live == datadir.LiveUnknown {
+		why = fmt.Errorf("%s: this system can't tell whether etcd is running on it, and a backend in use can't be copied as a file (--assume-stopped, if you are sure)", p.Source.Root)
+	}
+	switch {
+	case p.Options.Backend == BackendRequire:
+		return fmt.Errorf("%w\nStop the member, or take its v3 data through the server: etcdctl snapshot save", why)
+	case p.Source.Facts.V2Data == "":
+		return fmt.Errorf("%w\nAll its data is there. Stop the member, or take it through the server: etcdctl snapshot save", why)
+	}
+	p.Warnings = append(p.Warnings, why.Error()+": the v3 data is NOT in this backup; take it through the server (etcdctl snapshot save)")
+	return p.skipBackend()
+}
+
+// skipBackend leaves the v3 data out. The log still holds v3 requests: an
+// empty backend that counts them as applied keeps them from being replayed
+// onto nothing.
+func (p *Plan) skipBackend() error {
+	p.Backend, p.Index = BackendMake, p.Source.Log.Commit
+	return nil
+}
+
+// chooseSteps finds what the wanted release needs.
+func (p *Plan) chooseSteps() error {
+	if p.Options.For == (datadir.Release{}) {
+		return nil
+	}
+	steps, err := p.Facts.For(p.Options.For)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.Source.Root, err)
+	}
+	p.Steps = steps
+	for _, step := range steps {
+		p.Facts = p.Facts.After(step)
+		switch step {
+		case datadir.StepBackend:
+			p.Backend, p.Index = BackendMake, p.Source.Base.Index
+		case datadir.StepRaiseIndex:
+			p.Index = p.Source.Log.Raised.Index
+		}
+	}
+	return nil
+}
+
+// takes tells whether step is one of the plan's.
+func (p *Plan) takes(step datadir.Step) bool {
+	for _, s := range p.Steps {
+		if s == step {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *Plan) warn() {
+	for _, snap := range p.Source.Snapshots {
+		if snap.Problem != "" {
+			p.Warnings = append(p.Warnings, fmt.Sprintf("%s is passed over: %s", snap.Path, snap.Problem))
+		}
+	}
+	if torn := p.Source.Torn; torn != nil {
+		p.Warnings = append(p.Warnings, fmt.Sprintf("the log's last write was cut short and is left out: %v", torn))
+	}
+	if lost := p.Source.Log.Last - min(p.Source.Log.Last, p.Source.Log.Commit); lost > 0 {
+		p.Warnings = append(p.Warnings, fmt.Sprintf("the last %d entries are not known to be committed; they are copied, but --force-new-cluster drops them", lost))
+	}
+}
+
+// HardState is the last one of the copy: the source's, with the commit index
+// raised to what is known to be committed. Without that --force-new-cluster
+// drops acknowledged writes, since etcd does not write a new commit index for
+// its own sake.
+func (p *Plan) HardState() walcodec.HardState {
+	log := p.Source.Log
+	state := log.State
+	state.Commit = max(state.Commit, log.Commit)
+	if state.Term < log.LastTerm {
+		state.Term, state.Vote = log.LastTerm, 0
+	}
+	return state
+}
+
+// record is the snapshot record to append, nil for none.
+func (p *Plan) record() *walcodec.Snapshot {
+	switch {
+	case !p.takes(datadir.StepRecord):
+		return nil
+	case p.takes(datadir.StepRaiseIndex):
+		return p.Source.Log.Raised
+	default:
+		return p.Source.Log.Mark
+	}
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/etcd-lifeboat/lifeboat/backup"
+	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
+	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
+	"github.com/etcd-lifeboat/lifeboat/snapcodec"
+)
+
+type backupOptions struct {
+	dataDir       string
+	walDir        string
+	backupDir     string
+	backupWALDir  string
+	keepClusterID bool
+	nodeID        string
+	target        string
+	withV3        bool
+	assumeStopped bool
+	dryRun        bool
+	output        outputFlag
+}
+
+func newBackupCommand(e *env) *cobra.Command {
+	var o backupOptions
+	cmd := &cobra.Command{
+		Use:   "backup --data-dir DIR --backup-dir DIR",
+		Short: "Copy a member's data dir to a folder that etcd boots, ids rewritten",
+		Long: `Backup copies a data dir, as 'etcdctl backup' did: the newest usable snapshot,
+the log after it, and the v3 backend if there is one. Node and cluster id are
+rewritten so that the copy can't talk to the living cluster. Entries, terms and
+indexes stay as they are. The source is only read; etcd may be running on it,
+but a backend in use can't be copied as a file.
+
+The copy boots with --force-new-cluster. With --for it is changed for another
+etcd version, or refused if no change can make that version boot it.`,
+		Example: `  lifeboat backup --data-dir /var/lib/etcd --backup-dir /backup/etcd
+  lifeboat backup --data-dir /var/lib/etcd --backup-dir /backup/etcd --for 3.5
+  lifeboat backup --wal-dir /var/lib/etcd/member/wal --backup-wal-dir /backup/wal`,
+		Args: usageArgs(cobra.NoArgs),
+	}
+	o.addFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		opts, err := o.parse(cmd)
+		if err != nil {
+			return withExit(exitUsage, err)
+		}
+		return backupExit(o.run(cmd.Context(), e, opts))
+	}
+	return cmd
+}
+
+func (o *backupOptions) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.dataDir, "data-dir", "", "the data dir to back up")
+	f.StringVar(&o.walDir, "wal-dir", "", "its WAL dir, if that is elsewhere; alone: back up the log only")
+	f.StringVar(&o.backupDir, "backup-dir", "", "the folder to make; must be absent or empty")
+	f.StringVar(&o.backupWALDir, "backup-wal-dir", "", "the folder to make for the log, if not in --backup-dir")
+	f.BoolVar(&o.keepClusterID, "keep-cluster-id", false, "keep the cluster id (default: a fresh random one)")
+	f.StringVar(&o.nodeID, "node-id", "", "node id of the copy, hex as 'member list' prints it (default: a fresh random one)")
+	f.StringVar(&o.target, "for", "", "etcd version that is to boot the copy, such as 3.5 (default: as the source)")
+	f.BoolVar(&o.withV3, "with-v3", false, "the v3 backend: =true copies it or refuses, =false leaves it out\n(default: copy it; from a running member do the v2 part alone, if there is v2 data)")
+	f.BoolVar(&o.assumeStopped, "assume-stopped", false, "no etcd runs on the source, though this system can't tell")
+	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be written, and write nothing")
+	addOutputFlag(cmd, &o.output)
+}
+
+// parse checks what can be checked without the source.
+func (o *backupOptions) parse(cmd *cobra.Command) (backup.Options, error) {
+	opts := backup.Options{
+		Dir: o.backupDir, WALDir: o.backupWALDir,
+		KeepClusterID: o.keepClusterID, AssumeStopped: o.assumeStopped,
+	}
+	switch {
+	case o.dataDir == "" && o.walDir == "":
+		return opts, errors.New("--data-dir is needed (or --wal-dir alone, for the log only)")
+	case o.dataDir != "" && o.backupDir == "":
+		return opts, errors.New("--backup-dir is needed with --data-dir")
+	case o.dataDir == "" && o.backupDir != "":
+		return opts, errors.New("--backup-dir needs --data-dir; for the log alone give --wal-dir and --backup-wal-dir")
+	case o.dataDir == "" && o.backupWALDir == "":
+		return opts, errors.New("--backup-wal-dir is needed with --wal-dir alone")
+	}
+	if cmd.Flags().Changed("with-v3") {
+		opts.Backend = backup.BackendSkip
+		if o.withV3 {
+			opts.Backend = backup.BackendRequire
+		}
+	}
+	return opts, o.parseNames(&opts)
+}
+
+func (o *backupOptions) parseNames(opts *backup.Options) error {
+	var err error
+	if o.nodeID != "" {
+		if opts.NodeID, err = snapcodec.ParseID(strings.TrimPrefix(o.nodeID, "0x")); err != nil {
+			return fmt.Errorf("--node-id: %w", err)
+		}
+		if opts.NodeID == 0 {
+			return errors.New("--node-id: 0 is no member id")
+		}
+	}
+	if o.target != "" {
+		if opts.For, err = datadir.ParseRelease(o.target); err != nil {
+			return fmt.Errorf("--for: %w", err)
+		}
+	}
+	return nil
+}
+
+func (o *backupOptions) run(ctx context.Context, e *env, opts backup.Options) error {
+	path, walDir := o.dataDir, o.walDir
+	if path == "" {
+		path, walDir = o.walDir, ""
+	}
+	src, err := datadir.Inspect(ctx, path, datadir.Options{WALDir: walDir})
+	if err != nil {
+		return fmt.Errorf("backup: %w", err)
+	}
+	defer src.Close()
+	plan, err := backup.NewPlan(src, opts)
+	if err != nil {
+		return fmt.Errorf("backup: %w", err)
+	}
+	for _, warning := range plan.Warnings {
+		fmt.Fprintln(e.Stderr, "warning:", warning)
+	}
+	if o.dryRun {
+		return printBackup(e, o.output, newBackupReport(plan, nil))
+	}
+	bar := newProgress(e.Stderr, "backup", plan.Size())
+	result, err := plan.Apply(ctx, bar.add)
+	bar.done()
+	if err != nil {
+		return fmt.Errorf("backup: %w", err)
+	}
+	return printBackup(e, o.output, newBackupReport(plan, &result))
+}
+
+// backupExit gives the known errors their exit codes.
+func backupExit(err error) error {
+	switch {
+	case errors.Is(err, atomicfile.ErrBusy):
+		return withExit(exitLocked, err)
+	case isDamage(err):
+		return withExit(exitDamage, err)
+	}
+	return err
+}
