@@ -87,9 +87,7 @@ func oneOfThree(t testing.TB, r release) source {
 	writeHistory(members[0])
 	removeMember(members[0], "m3")
 	members[2].Kill()
-	if err := members[0].put(members[0].v3(), "/after", "removal"); err != nil {
-		t.Fatal(err)
-	}
+	persist(t, "a put after the removal", func() error { return members[0].put(members[0].v3(), "/after", "removal") })
 	s := seal(members[0])
 	members[1].Kill()
 	return s
@@ -99,14 +97,23 @@ func oneOfThree(t testing.TB, r release) source {
 func removeMember(e *etcd, name string) {
 	e.t.Helper()
 	id := memberID(e, name)
+	persist(e.t, "remove "+name, func() error {
+		_, err := e.v3().MemberRemove(callContext(e.t), id)
+		return err
+	})
+}
+
+// persist repeats what a cluster may refuse for a while.
+func persist(t testing.TB, what string, try func() error) {
+	t.Helper()
 	var err error
 	for range 100 {
-		if _, err = e.v3().MemberRemove(callContext(e.t), id); err == nil {
+		if err = try(); err == nil {
 			return
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-	e.t.Fatalf("remove %s: %v", name, err)
+	t.Fatalf("%s: %v", what, err)
 }
 
 func memberID(e *etcd, name string) uint64 {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 )
 
 // callTimeout is what one call of the v3 API may take.
@@ -24,7 +25,7 @@ func (e *etcd) v3() *clientv3.Client {
 
 func connect(t testing.TB, endpoints ...string) *clientv3.Client {
 	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: callTimeout})
+	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: callTimeout, Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}
