@@ -28,7 +28,7 @@ type Log struct {
 	Mark *walcodec.Snapshot
 	// Raised is the one at the last index before the next v3 request (or at
 	// the commit index): up to there nothing touches the keyspace, so that the
-	// consistent index could as well be this. nil where Mark is.
+	// consistent index could as well be this. nil if it is not in the log.
 	Raised      *walcodec.Snapshot
 	Padded      bool // some record is framed as 3.0 and later do
 	BaseConf    bool // the base's snapshot record says who votes (3.5 and later)
@@ -146,7 +146,7 @@ func (s *summarizer) record() *walcodec.Snapshot {
 
 // raise settles Raised, at the first v3 request past the mark or at the end.
 func (s *summarizer) raise() {
-	if s.log.Raised == nil && s.log.Mark != nil {
+	if s.log.Raised == nil && (s.log.Mark != nil || s.mark == s.base) {
 		s.log.Raised = s.record()
 	}
 }
