@@ -1,6 +1,7 @@
 package etcdctl2
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -105,12 +106,16 @@ func findFlag(cmd *cobra.Command, name string) *pflag.Flag {
 	return nil
 }
 
+// flagFailure words pflag's complaints as Go's flag package does.
 func flagFailure(cmd *cobra.Command, err error) error {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		return usageFailure(cmd, fmt.Sprintf("invalid value %q for flag -%s: parse error", invalid.GetValue(), invalid.GetFlag().Name))
+	}
 	return usageFailure(cmd, err.Error())
 }
 
-// usageFailure tells of a mistyped line. etcdctl prints the whole help on
-// stdout as well.
+// usageFailure tells of a mistyped line. etcdctl prints its help as well.
 func usageFailure(cmd *cobra.Command, problem string) error {
-	return refused("Incorrect Usage: %s\nSee '%s --help'", problem, cmd.CommandPath())
+	return refused("%s\nSee '%s --help'", problem, cmd.CommandPath())
 }

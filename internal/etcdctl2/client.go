@@ -100,15 +100,14 @@ func (s *session) namedEndpoints() string {
 		defaultEndpoints)
 }
 
-// withScheme reads an endpoint as etcdctl does: only a URL with neither
-// scheme nor colon gets "http".
+// withScheme makes a URL of a plain host:port, which etcdctl refuses.
 func withScheme(endpoint string) (string, error) {
+	if !strings.Contains(endpoint, "://") {
+		endpoint = "http://" + endpoint
+	}
 	u, err := url.Parse(endpoint)
 	if err != nil {
 		return "", err
-	}
-	if u.Scheme == "" {
-		u.Scheme = "http"
 	}
 	return u.String(), nil
 }

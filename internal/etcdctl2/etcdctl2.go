@@ -100,8 +100,9 @@ func (s *session) runTree(ctx context.Context, root *cobra.Command, args []strin
 // newTree makes the commands behind "v2"; path is how the user called it.
 func newTree(s *session, path string) *cobra.Command {
 	root := &cobra.Command{
-		Use:   path,
-		Short: "A simple command line client for etcd's v2 API",
+		Use:         "v2",
+		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: path},
+		Short:       "A simple command line client for etcd's v2 API",
 		Long: `The commands of etcdctl 2.3, for servers that speak etcd's v2 API.
 
 Flags may be written with one dash or two, and anywhere on the line. What

@@ -57,6 +57,12 @@ func (s *session) userAdd(ctx context.Context, args []string) error {
 		return err
 	}
 	return s.withUsers(ctx, func(ctx context.Context, api client.AuthUserAPI) error {
+		name, _, _ := strings.Cut(args[0], ":")
+		// A PUT would set the password of a user that is there already.
+		// An error is most often that there is none; another comes again.
+		if user, err := api.GetUser(ctx, name); err == nil && user != nil {
+			return refused("User %s already exists", name)
+		}
 		name, password, err := s.credentials(ctx, "New password: ", args[0])
 		if err != nil {
 			return err
@@ -87,6 +93,10 @@ func (s *session) userPasswd(ctx context.Context, args []string) error {
 		return err
 	}
 	return s.withUsers(ctx, func(ctx context.Context, api client.AuthUserAPI) error {
+		// A PUT would make a user that is not there yet.
+		if _, err := api.GetUser(ctx, args[0]); err != nil {
+			return err
+		}
 		password, err := s.askPassword(ctx, "New password: ")
 		if err != nil {
 			return err
