@@ -52,12 +52,13 @@ type Reader struct {
 	good int64 // where the last good record ends
 
 	crc     uint32
-	records int  // good ones so far
-	padded  bool // a padded frame was seen
-	meta    bool // the metadata record was seen
-	resumed bool // damage was skipped: what a segment opens with may be lost
-	blind   bool // crc is not known: the next record's is taken as it is
-	entry   Entry
+	records int       // good ones so far
+	padded  bool      // a padded frame was seen
+	meta    bool      // the metadata record was seen
+	resumed bool      // damage was skipped: what a segment opens with may be lost
+	blind   bool      // crc is not known: the next record's is taken as it is
+	entry   Entry     // the last one
+	state   HardState // the last one
 
 	srcErr error  // what src ended with
 	err    error  // what Next ended with
@@ -98,16 +99,22 @@ func (r *Reader) Zeros() int64 { return r.zeros }
 // Next returns the next record. It ends with io.EOF at the segment's end or
 // where only zeros are left, an error matching ErrTorn, a *CorruptError, or
 // the wrapped error of the source; and stays there, unless Resync is called.
-func (r *Reader) Next() (Record, error) {
-	if r.err != nil {
-		return Record{}, r.err
-	}
-	rec, err := r.decode()
-	if err != nil {
-		rec, err = r.judge(err)
-	}
-	r.err = err
+func (r *Reader) Next() (rec Record, err error) {
+	err = r.next(&rec)
 	return rec, err
+}
+
+func (r *Reader) next(rec *Record) error {
+	if r.err == nil && r.quick(rec) {
+		return nil
+	}
+	if r.err == nil {
+		*rec, r.err = r.decode()
+	}
+	if r.err != nil && r.fault == nil {
+		*rec, r.err = r.judge(r.err)
+	}
+	return r.err
 }
 
 // A fault is why the bytes at the current position are not a record.
@@ -199,7 +206,7 @@ func (r *Reader) check(rec Record) (uint32, error) {
 	if crc != rec.CRC && !r.adopts(rec.Kind) {
 		return 0, fmt.Errorf("%s record: checksum %08x, want %08x", rec.Kind, rec.CRC, crc)
 	}
-	if err := checkPayload(rec.Kind, rec.Data, &r.entry); err != nil {
+	if err := checkPayload(rec.Kind, rec.Data, &r.entry, &r.state); err != nil {
 		return 0, fmt.Errorf("%s record: %w", rec.Kind, err)
 	}
 	return rec.CRC, r.checkPlace(rec.Kind)

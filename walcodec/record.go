@@ -157,8 +157,8 @@ func headerLen(k Kind, crc uint32, data int) int {
 
 // checkPayload tells whether data can be the payload of kind k. The crc does
 // not cover the kind; this does, as no kind's payload passes for another's.
-// An entry is decoded on the way.
-func checkPayload(k Kind, data []byte, e *Entry) error {
+// Entries and hard states are decoded on the way.
+func checkPayload(k Kind, data []byte, e *Entry, s *HardState) error {
 	var err error
 	switch k {
 	case KindMetadata:
@@ -169,8 +169,7 @@ func checkPayload(k Kind, data []byte, e *Entry) error {
 			err = e.plausible()
 		}
 	case KindState:
-		var s HardState
-		s, err = ParseHardState(data)
+		*s, err = ParseHardState(data)
 		if err == nil && s.Term == 0 {
 			err = errors.New("hard state: term is 0")
 		}

@@ -174,27 +174,26 @@ func ClassifyEntry(e Entry) PayloadKind {
 
 // classifyRequest walks the top level: a v2 request names one of five methods
 // in field 2; a v3 request has its header in field 100. The v3 preview of 2.3
-// had no header yet, an id in field 1 and one of its few operations.
+// had no header yet, but an id in field 1 and one operation in 3 to 10.
 func classifyRequest(data []byte) PayloadKind {
-	kind, legacy := Unknown, false
+	header, ops, others := false, 0, 0
 	f := fieldsOf(data)
 	for f.next() {
 		switch number := f.tag >> 3; {
 		case f.tag == 2<<3|wireBytes && loggedMethod(f.data):
 			return V2Request
 		case f.tag == 100<<3|wireBytes:
-			kind = V3Request
+			header = true
 		case number >= 3 && number <= 10 && f.tag&7 == wireBytes:
-			legacy = true
+			ops++
+		case f.tag != 1<<3|wireVarint:
+			others++
 		}
 	}
-	switch {
-	case f.err != nil:
-		return Unknown
-	case kind == Unknown && legacy:
+	if f.err == nil && (header || ops == 1 && others == 0) {
 		return V3Request
 	}
-	return kind
+	return Unknown
 }
 
 func loggedMethod(b []byte) bool {

@@ -326,10 +326,7 @@ func (c *copier) mapped(e Entry, rec Record) error {
 }
 
 func (c *copier) hardState(rec Record) error {
-	from, err := ParseHardState(rec.Data)
-	if err != nil {
-		return err
-	}
+	from := c.l.r.state
 	to := from
 	if c.o.LastIndex != 0 {
 		to.Commit = min(to.Commit, c.o.LastIndex)

@@ -296,8 +296,7 @@ func (r *Reader) intact() bool {
 		return false
 	}
 	data := r.payload(0, h)
-	var e Entry
-	if checkPayload(h.kind, data, &e) != nil {
+	if checkPayload(h.kind, data, new(Entry), new(HardState)) != nil {
 		return false
 	}
 	if !r.blind {

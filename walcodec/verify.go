@@ -169,10 +169,12 @@ type verifier struct {
 	ctx context.Context
 	r   *Reader
 	s   *SegmentReport
+
+	state bool // the segment has a hard state
 }
 
 func (v *verifier) segment(l *Log, i int, limit int64) error {
-	v.s.Segment = l.segments[i]
+	v.s.Segment, v.state = l.segments[i], false
 	v.r.reset(l.files[i], ReaderOptions{
 		Segment:   v.s.Name,
 		Last:      i == len(l.segments)-1,
@@ -197,6 +199,9 @@ func (v *verifier) segment(l *Log, i int, limit int64) error {
 		v.s.Damage = append(v.s.Damage, skip)
 	}
 	v.s.Used, v.s.Zeros = v.r.Offset(), v.r.Zeros()
+	if v.state {
+		v.s.HardState = &HardState{v.r.state.Term, v.r.state.Vote, v.r.state.Commit}
+	}
 	v.s.EndCRC, v.s.broken = v.r.CRC(), v.r.blind
 	return nil
 }
@@ -209,13 +214,13 @@ const cancelEvery = 4096
 
 // records reads up to the next error.
 func (v *verifier) records() error {
+	var rec Record
 	for {
 		for range cancelEvery {
-			rec, err := v.r.Next()
-			if err != nil {
+			if err := v.r.next(&rec); err != nil {
 				return err
 			}
-			if err := v.record(rec); err != nil {
+			if err := v.record(&rec); err != nil {
 				return fmt.Errorf("%s: %w", place(v.s.Name, rec.Offset), err)
 			}
 		}
@@ -225,7 +230,7 @@ func (v *verifier) records() error {
 	}
 }
 
-func (v *verifier) record(rec Record) error {
+func (v *verifier) record(rec *Record) error {
 	s := v.s
 	s.Counts.add(rec.Kind)
 	s.Padded = s.Padded || rec.Padded
@@ -234,9 +239,7 @@ func (v *verifier) record(rec Record) error {
 	case KindEntry:
 		return v.entry(rec)
 	case KindState:
-		state, err := ParseHardState(rec.Data)
-		s.HardState = &state
-		return err
+		v.state = true
 	case KindMetadata:
 		return v.metadata(rec)
 	case KindSnapshot:
@@ -249,7 +252,7 @@ func (v *verifier) record(rec Record) error {
 	return nil
 }
 
-func (v *verifier) entry(rec Record) error {
+func (v *verifier) entry(rec *Record) error {
 	s, e := v.s, v.r.entry
 	at := Position{s.Seq, rec.Offset}
 	if s.FirstIndex == 0 {
@@ -265,14 +268,14 @@ func (v *verifier) entry(rec Record) error {
 	return s.over.add(at, e.Index)
 }
 
-func (v *verifier) metadata(rec Record) error {
+func (v *verifier) metadata(rec *Record) error {
 	m, err := ParseMetadata(rec.Data)
 	v.s.Metadata = &m
 	v.s.metadata = bytes.Clone(rec.Data)
 	return err
 }
 
-func (v *verifier) snapshot(rec Record) error {
+func (v *verifier) snapshot(rec *Record) error {
 	if len(v.s.Snapshots) == maxListed {
 		return fmt.Errorf("more than %d snapshot records", maxListed)
 	}
