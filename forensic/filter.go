@@ -27,8 +27,7 @@ var v2Methods = []string{"put", "delete", "post", "qget", "sync"}
 // filter says which records are wanted.
 type filter struct {
 	o     DumpOptions
-	types map[string]bool
-	kinds map[walcodec.Kind]bool // wanted as such; nil: all
+	types map[string]bool // nil: all
 	key   pattern
 }
 
@@ -39,14 +38,19 @@ func newFilter(o DumpOptions) (filter, error) {
 	}
 	f.types = map[string]bool{}
 	known := Types()
-	for _, name := range o.Types {
-		name = strings.ReplaceAll(strings.ToLower(name), "-", "_")
-		if !slices.Contains(known, name) {
-			return f, fmt.Errorf("unknown type %q: known are %s", name, strings.Join(known, ", "))
+	for _, asked := range o.Types {
+		i := slices.IndexFunc(known, func(name string) bool { return bareName(name) == bareName(asked) })
+		if i < 0 {
+			return f, fmt.Errorf("unknown type %q: known are %s", asked, strings.Join(known, ", "))
 		}
-		f.types[name] = true
+		f.types[known[i]] = true
 	}
 	return f, nil
+}
+
+// bareName lets no-op and lease-grant pass for noop and lease_grant.
+func bareName(name string) string {
+	return strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(name))
 }
 
 // wantsRecord judges by what needs no decoding.

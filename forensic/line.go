@@ -92,6 +92,11 @@ func (l *lines) appendField(dst []byte, f *field) []byte {
 		return l.appendConditions(dst, f)
 	}
 	dst = append(append(dst, f.title()...), '=')
+	return l.appendFact(dst, f)
+}
+
+// appendFact writes what follows the name and the equals sign.
+func (l *lines) appendFact(dst []byte, f *field) []byte {
 	switch f.kind {
 	case fieldText:
 		return appendWord(dst, f.s)
@@ -284,7 +289,7 @@ func (l *lines) appendConditions(dst []byte, f *field) []byte {
 		target, key, result, operand := f.ops[i].comparison()
 		dst = append(append(append(dst, ' '), target...), '(')
 		dst = append(appendRange(dst, key.b, key.end), ')')
-		dst = append(append(dst, comparisonSigns[result]...), ' ')
+		dst = append(append(append(dst, ' '), result...), ' ')
 		dst = l.appendOperand(dst, operand)
 	}
 	return dst

@@ -196,6 +196,10 @@ func (o *op) v2(data []byte) error {
 	if err != nil {
 		return err
 	}
+	return o.v2Request(r)
+}
+
+func (o *op) v2Request(r walcodec.Request) error {
 	o.typ, o.api = v2Type(r.Method), "v2"
 	if r.Path != "" {
 		o.add(field{kind: fieldPath, name: "path", s: r.Path})
@@ -272,15 +276,7 @@ func userKey(path string) (key string, ok bool) {
 	return rest, true
 }
 
-// comparison takes apart what newComparison made.
+// comparison takes apart one of what comparisons made.
 func (o *op) comparison() (target string, key *field, result string, operand *field) {
 	return o.fields[0].s, &o.fields[1], o.fields[2].s, &o.fields[3]
-}
-
-// comparisonSigns write the results of a comparison as people do.
-var comparisonSigns = map[string]string{
-	"equal":     " =",
-	"greater":   " >",
-	"less":      " <",
-	"not_equal": " !=",
 }

@@ -42,7 +42,8 @@ type SnapReport struct {
 	State   SnapState `json:"state"`
 	Problem string    `json:"problem,omitempty"`
 
-	Tree *TreeReport `json:"tree"` // of a readable snapshot
+	Tree    *TreeReport    `json:"tree"`    // of a readable snapshot
+	Backend *BackendReport `json:"backend"` // of a v3 backend
 
 	// InLog tells whether the log has a record of a snapshot and reaches back
 	// to it, so that etcd can start from it; null where there is no log.
@@ -61,6 +62,13 @@ type TreeReport struct {
 	Learners       []ID           `json:"learners,omitempty"`
 	Members        []MemberReport `json:"members"`
 	Removed        []ID           `json:"removed"`
+}
+
+// BackendReport is how far a v3 backend is. Index and Term of its file are
+// those of the last entry applied; etcd writes the term since 3.5.
+type BackendReport struct {
+	StorageVersion string `json:"storage_version"` // empty before 3.6
+	PageSize       int64  `json:"page_size"`
 }
 
 // MemberReport is one member.
@@ -187,11 +195,8 @@ func readSnapFile(path string) (SnapReport, error) {
 		err = r.readBroken(f)
 	case snapcodec.FileTemp:
 		r.State = SnapLeftover
-	case snapcodec.FileDB:
-		r.Problem = "is a v3 backend, not a raft snapshot"
-	case snapcodec.FileSnapDB:
-		r.Index, _ = snapcodec.ParseSnapDBName(name)
-		r.Problem = "is a v3 backend, not a raft snapshot"
+	case snapcodec.FileDB, snapcodec.FileSnapDB:
+		err = r.readBackend(f)
 	default:
 		r.Problem = "is not named as one of etcd's files"
 	}
@@ -222,6 +227,22 @@ func (r *SnapReport) readBroken(f *os.File) error {
 		r.Problem = "etcd set it aside, but it reads well"
 	}
 	r.State = SnapSetAside
+	return nil
+}
+
+// readBackend reads how far a backend is. It is not checked: that takes reading
+// all of it, from a copy where an etcd has it open.
+func (r *SnapReport) readBackend(f *os.File) error {
+	db, err := snapcodec.OpenDB(f, r.Size, snapcodec.DBOptions{Name: r.Name})
+	if err != nil {
+		return r.damaged(err)
+	}
+	meta, err := db.Meta()
+	if err != nil {
+		return r.damaged(err)
+	}
+	r.Term, r.Index = meta.Term, meta.ConsistentIndex
+	r.Backend = &BackendReport{StorageVersion: meta.StorageVersion, PageSize: db.PageSize()}
 	return nil
 }
 
