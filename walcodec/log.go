@@ -103,6 +103,25 @@ func (l *Log) start() {
 	})
 }
 
+// Rewind starts over with the segments that are open, to stop before the
+// record at end, if it is not zero. A second pass over a log that is being
+// written so sees what the first saw. The files must be io.Seekers.
+func (l *Log) Rewind(end Position) error {
+	for i, f := range l.files {
+		seeker, ok := f.(io.Seeker)
+		if !ok {
+			return fmt.Errorf("rewind segment %s: not seekable", l.segments[i].Name)
+		}
+		if _, err := seeker.Seek(0, io.SeekStart); err != nil {
+			return fmt.Errorf("rewind segment %s: %w", l.segments[i].Name, err)
+		}
+	}
+	l.o.End = end
+	l.i, l.metadata, l.chained, l.err = 0, nil, false, nil
+	l.start()
+	return nil
+}
+
 // Close closes the files.
 func (l *Log) Close() error {
 	var errs []error

@@ -14,7 +14,7 @@ import (
 // VerifyOptions says what to verify. The zero value takes the whole log on all
 // cores.
 type VerifyOptions struct {
-	FromIndex uint64 // start with the last segment that can hold this index
+	FromIndex uint64 // of an unopened log: start with the last segment that can hold this index
 	MaxRecord int64  // largest record, bytes; 0 means DefaultMaxRecord
 	Parallel  int    // segments read at a time; 0 means one per core
 }
@@ -130,8 +130,27 @@ func Verify(ctx context.Context, fsys fs.FS, o VerifyOptions) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	r, err := l.verify(ctx, o)
+	return r, errors.Join(err, l.Close())
+}
+
+// Verify checks the segments of an open log, all of them and from their start,
+// and rewinds l to read as far as the report reaches. What is read then is
+// what was verified, even if a member writes or purges meanwhile.
+func (l *Log) Verify(ctx context.Context, o VerifyOptions) (*Report, error) {
+	if err := l.Rewind(Position{}); err != nil {
+		return nil, err
+	}
+	r, err := l.verify(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return r, l.Rewind(r.End)
+}
+
+func (l *Log) verify(ctx context.Context, o VerifyOptions) (*Report, error) {
 	segments, err := verifySegments(ctx, l, o)
-	if err = errors.Join(err, l.Close()); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("verify: %w", err)
 	}
 	r := &Report{Segments: segments}
