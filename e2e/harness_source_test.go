@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/etcd-lifeboat/lifeboat/internal/fixture"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -88,9 +90,20 @@ func oneOfThree(t testing.TB, r release) source {
 	removeMember(members[0], "m3")
 	members[2].Kill()
 	persist(t, "a put after the removal", func() error { return members[0].put(members[0].v3(), "/after", "removal") })
+	flushCommit(members[0])
 	s := seal(members[0])
 	members[1].Kill()
 	return s
+}
+
+// flushCommit logs a request that changes nothing. A member stores how far the
+// log is committed only with the next entry, so without it the last write of
+// one of several members counts as not known to be committed.
+func flushCommit(e *etcd) {
+	e.t.Helper()
+	if _, err := e.v3().Revoke(callContext(e.t), 1); !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		e.t.Fatalf("revoke a lease that is not there: %v", err)
+	}
 }
 
 // removeMember waits out the five seconds for which a young cluster refuses.
