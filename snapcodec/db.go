@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"io"
 	"slices"
+	"sync/atomic"
 )
 
 // DBOptions tells OpenDB more about its input.
@@ -378,7 +379,13 @@ type treeWalker struct {
 
 // pageBudget ends a walk through more leaves than the file has pages, which
 // only a tree with a cycle or a page in two places can have.
-type pageBudget struct{ left int64 }
+type pageBudget struct{ left atomic.Int64 }
+
+func (db *DB) budget() *pageBudget {
+	b := new(pageBudget)
+	b.left.Store(int64(db.pages))
+	return b
+}
 
 func (w *treeWalker) walk(id uint64, depth int) error {
 	if depth >= maxTreeDepth {
@@ -388,7 +395,7 @@ func (w *treeWalker) walk(id uint64, depth int) error {
 	if err != nil {
 		return err
 	}
-	if w.budget.left--; w.budget.left < 0 {
+	if w.budget.left.Add(-1) < 0 {
 		return p.damage("tree has more pages than the file")
 	}
 	if p.flags == flagLeaf {
@@ -517,7 +524,7 @@ func (b *Bucket) leaves(from []byte, visit func(*page) error) error {
 		}
 		return visit(&p)
 	}
-	w := treeWalker{pageReader: pageReader{db: b.db}, visit: visit, from: from, budget: &pageBudget{int64(b.db.pages)}}
+	w := treeWalker{pageReader: pageReader{db: b.db}, visit: visit, from: from, budget: b.db.budget()}
 	return w.walk(b.root, 0)
 }
 

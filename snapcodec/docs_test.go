@@ -2,28 +2,34 @@ package snapcodec
 
 import (
 	"encoding/hex"
-	"os"
+	"fmt"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
 
-// docHex reads the n-th ```hex block of a page: bytes left of the bar.
-func docHex(t testing.TB, page string, n int) []byte {
+// docHex reads the hex block of a page: bytes left of the bar, with an address
+// before them or following on; what is left out is zero.
+func docHex(t testing.TB, page string) []byte {
 	t.Helper()
-	text, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
+	_, block, found := strings.Cut(string(readFile(t, page)), "```hex\n")
+	block, _, closed := strings.Cut(block, "```")
+	if !found || !closed {
+		t.Fatalf("%s: no hex block", page)
 	}
-	blocks := strings.Split(string(text), "```hex\n")
-	if len(blocks) < n+2 {
-		t.Fatalf("%s: no hex block %d", page, n)
-	}
-	block, _, _ := strings.Cut(blocks[n+1], "```")
 	var b []byte
 	for line := range strings.Lines(block) {
 		digits, _, _ := strings.Cut(line, "|")
+		if address, rest, ok := strings.Cut(digits, ":"); ok {
+			at, err := strconv.ParseUint(address, 16, 16)
+			if err != nil || int(at) < len(b) {
+				t.Fatalf("%s: %q: address", page, line)
+			}
+			b, digits = append(b, make([]byte, int(at)-len(b))...), rest
+		}
 		part, err := hex.DecodeString(strings.Join(strings.Fields(digits), ""))
 		if err != nil {
 			t.Fatalf("%s: %q: %v", page, line, err)
@@ -34,7 +40,7 @@ func docHex(t testing.TB, page string, n int) []byte {
 }
 
 func TestSnapPageExample(t *testing.T) {
-	s := openBytes(t, docHex(t, "../docs/formats/snap.md", 0))
+	s := openBytes(t, docHex(t, "../docs/formats/snap.md"))
 	header := Header{Term: 2, Index: 301, ConfState: ConfState{Voters: []uint64{0x81ffdcfb5f4cde8}}}
 	if !reflect.DeepEqual(s.Header, header) {
 		t.Errorf("header %+v", s.Header)
@@ -48,4 +54,25 @@ func TestSnapPageExample(t *testing.T) {
 	if last != want {
 		t.Errorf("%+v, want %+v", last, want)
 	}
+}
+
+func TestBackendPageExample(t *testing.T) {
+	file := docHex(t, "../docs/formats/backend.md")
+	db := openDB(t, file)
+	var got []string
+	err := db.Keys(Revision{}, func(r *KeyRecord) error {
+		kv, err := r.KeyValue()
+		got = append(got, fmt.Sprintf("%s %v %s=%s", r.Revision, r.Tombstone, kv.Key, kv.Value))
+		return err
+	})
+	if want := []string{"2.0 false a=hi", "3.0 true a="}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, want %q (%v)", got, want, err)
+	}
+	if m, err := db.Meta(); err != nil || m.ConsistentIndex != 9 {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if h, err := db.HashKV(0); err != nil || h.Hash != 1919627201 {
+		t.Errorf("%+v, %v", h, err)
+	}
+	checkClean(t, file)
 }

@@ -160,7 +160,9 @@ func (db *DB) HashKV(revision int64) (HashKV, error) {
 		return HashKV{}, err
 	}
 	switch {
-	case revision < 0 || (revision > 0 && revision < h.CompactRevision):
+	case revision < 0:
+		return HashKV{}, fmt.Errorf("hash at revision %d: not a revision", revision)
+	case revision > 0 && revision < h.CompactRevision:
 		return HashKV{}, fmt.Errorf("hash at revision %d, compacted at %d: %w", revision, h.CompactRevision, ErrCompacted)
 	case revision > h.CurrentRevision:
 		return HashKV{}, fmt.Errorf("hash at revision %d, current is %d: %w", revision, h.CurrentRevision, ErrFutureRevision)

@@ -19,6 +19,8 @@ type scan[P any] struct {
 	stop chan struct{}
 	work chan *part[P]
 	free chan P
+
+	budget *pageBudget
 }
 
 // part is a piece of the tree, and what became of it.
@@ -42,6 +44,7 @@ func (s *scan[P]) run() error {
 	s.stop = make(chan struct{})
 	s.work = make(chan *part[P], workers*partsAhead)
 	s.free = make(chan P, workers*(partsAhead+2))
+	s.budget = s.bucket.db.budget()
 	ordered := make(chan *part[P], workers*partsAhead)
 	var wg sync.WaitGroup
 	wg.Go(func() { s.cut(ordered) })
@@ -131,8 +134,7 @@ func (c *cutter[P]) hand(id uint64) error {
 }
 
 func (s *scan[P]) worker() {
-	db := s.bucket.db
-	w := treeWalker{pageReader: pageReader{db: db}}
+	w := treeWalker{pageReader: pageReader{db: s.bucket.db}, budget: s.budget}
 	for p := range s.work {
 		select {
 		case <-s.stop:
@@ -140,7 +142,6 @@ func (s *scan[P]) worker() {
 		default:
 			p.value = s.take()
 			w.visit = func(pg *page) error { return s.visit(p.value, p.n, pg) }
-			w.budget = &pageBudget{int64(db.pages)}
 			p.err = w.walk(p.root, 0)
 		}
 		close(p.done)
