@@ -17,6 +17,11 @@ type VerifyOptions struct {
 	FromIndex uint64 // of an unopened log: start with the last segment that can hold this index
 	MaxRecord int64  // largest record, bytes; 0 means DefaultMaxRecord
 	Parallel  int    // segments read at a time; 0 means one per core
+
+	// Visit, if set, is handed every entry record on the way. The segments are
+	// read at the same time: it is called for several, but for each segment in
+	// order and never twice at once. The entry's Data must not be kept.
+	Visit func(at Position, e Entry) error
 }
 
 // Counts are numbers of records by kind.
@@ -168,7 +173,7 @@ func verifySegments(ctx context.Context, l *Log, o VerifyOptions) ([]SegmentRepo
 	var wg sync.WaitGroup
 	for range min(workers, len(l.segments)) {
 		wg.Go(func() {
-			v := verifier{ctx: ctx, r: &Reader{}}
+			v := verifier{ctx: ctx, r: &Reader{}, visit: o.Visit}
 			for i := range next {
 				v.s = &reports[i]
 				errs[i] = v.segment(l, i, o.MaxRecord)
@@ -190,6 +195,7 @@ type verifier struct {
 	s   *SegmentReport
 
 	state bool // the segment has a hard state
+	visit func(Position, Entry) error
 }
 
 func (v *verifier) segment(l *Log, i int, limit int64) error {
@@ -284,6 +290,11 @@ func (v *verifier) entry(rec *Record) error {
 		s.Gaps = append(s.Gaps, Gap{at, s.LastIndex, e.Index})
 	}
 	s.LastIndex, s.LastTerm = e.Index, e.Term
+	if v.visit != nil {
+		if err := v.visit(at, e); err != nil {
+			return fmt.Errorf("entry %d: %w", e.Index, err)
+		}
+	}
 	return s.over.add(at, e.Index)
 }
 
