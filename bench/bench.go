@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 )
 
 // bench generates the data, measures the rows and prints the report.
@@ -31,7 +32,7 @@ func bench(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	}
 	rep := report{
 		CPUs: runtime.NumCPU(), OS: runtime.GOOS, Arch: runtime.GOARCH, Go: runtime.Version(),
-		Scale: o.scale, Memory: memoryMeasured,
+		Scale: o.scale, Memory: memoryMeasured, Load: loadAverage(),
 	}
 	for _, r := range chosen {
 		res, err := measureRow(ctx, o, r, p, work, stderr)
@@ -87,6 +88,16 @@ func build(ctx context.Context, args ...string) error {
 		return fmt.Errorf("go build %v: %w\n%s", args, err, out)
 	}
 	return nil
+}
+
+// loadAverage is that of the last minute; empty where there is no /proc.
+func loadAverage() string {
+	data, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return ""
+	}
+	minute, _, _ := strings.Cut(string(data), " ")
+	return minute
 }
 
 func measureRow(ctx context.Context, o options, r row, p paths, work string, talk io.Writer) (result, error) {

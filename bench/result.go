@@ -11,13 +11,16 @@ import (
 
 // report is what a run of bench found: the form of -o json.
 type report struct {
-	CPUs   int      `json:"cpus"`
-	OS     string   `json:"os"`
-	Arch   string   `json:"arch"`
-	Go     string   `json:"go"`
-	Scale  float64  `json:"scale"`
-	Memory string   `json:"memory"` // what the memory figures are
-	Rows   []result `json:"rows"`
+	CPUs   int     `json:"cpus"`
+	OS     string  `json:"os"`
+	Arch   string  `json:"arch"`
+	Go     string  `json:"go"`
+	Scale  float64 `json:"scale"`
+	Memory string  `json:"memory"` // what the memory figures are
+	// Load is the machine's load average before the first row, empty where
+	// the kernel does not tell.
+	Load string   `json:"load_average_before,omitempty"`
+	Rows []result `json:"rows"`
 }
 
 // result is one row of it.
@@ -168,6 +171,9 @@ func (r report) printTable(w io.Writer) error {
 // printNotes tells what the columns are, and every error.
 func (r report) printNotes(w io.Writer) error {
 	fmt.Fprintf(w, "\n%d cores, %s/%s, %s, scale %v; medians; memory: %s\n", r.CPUs, r.OS, r.Arch, r.Go, r.Scale, r.Memory)
+	if r.Load != "" {
+		fmt.Fprintf(w, "load average before the first row: %s (on a busy machine a budget in seconds means little)\n", r.Load)
+	}
 	for _, res := range r.Rows {
 		fmt.Fprintf(w, "%s: %s", res.Row, res.Work)
 		for _, f := range res.figures() {
