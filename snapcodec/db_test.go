@@ -621,7 +621,7 @@ func TestFlippedBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	step := 7
+	step := 31
 	if testing.Short() {
 		step = 101
 	}

@@ -73,9 +73,9 @@ func putChanges(tx *bolt.Tx, from, to int) error {
 	return nil
 }
 
-// TestBackendFlatMemory sums up a backend of 100 MB with a heap of a few.
+// TestBackendFlatMemory sums up a backend of 55 MB with a heap of a few.
 func TestBackendFlatMemory(t *testing.T) {
-	db, size := bigBackend(t, 80_000)
+	db, size := bigBackend(t, 40_000)
 	runtime.GC()
 	stop, peak := make(chan struct{}), make(chan uint64)
 	go watchHeap(stop, peak)
@@ -87,7 +87,7 @@ func TestBackendFlatMemory(t *testing.T) {
 		err = err2
 	}
 	close(stop)
-	if got := <-peak; err != nil || got > 32<<20 || size < 90<<20 {
+	if got := <-peak; err != nil || got > 32<<20 || size < 50<<20 {
 		t.Errorf("%d bytes of heap for a backend of %d (%v)", got, size, err)
 	}
 }

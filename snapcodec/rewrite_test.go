@@ -224,7 +224,7 @@ func compareMembers(t *testing.T, st v2store.Store, want Membership) {
 func TestRandomStoresSurviveRewriting(t *testing.T) {
 	none := ""
 	edit := Edit{Version: &none, Membership: &Membership{Members: []Member{{ID: 7, PeerURLs: []string{"http://a:1"}}}}}
-	for seed := range int64(20) {
+	for seed := range int64(10) {
 		st := randomStore(t, seed, 100)
 		if seed%2 == 0 {
 			st.Set("/0/version", false, "2.3.0", v2store.TTLOptionSet{})

@@ -227,7 +227,7 @@ func saveStore(t testing.TB, s v2store.Store) []byte {
 }
 
 func TestRandomTreesAgreeWithEtcd(t *testing.T) {
-	for seed := range int64(30) {
+	for seed := range int64(12) {
 		compareWithJSON(t, saveStore(t, randomStore(t, seed, 200)))
 	}
 }
@@ -321,14 +321,14 @@ func bigStore(keys int) io.Reader {
 
 // TestFlatMemory walks a store far larger than what the walker may hold.
 func TestFlatMemory(t *testing.T) {
-	keys := 150_000 // about 170 MB
+	keys := 60_000 // about 70 MB
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	n := 0
 	var peak uint64
 	_, err := WalkStore(bigStore(keys), func(*Node) error {
-		if n++; n%20_000 == 0 {
+		if n++; n%10_000 == 0 {
 			runtime.GC()
 			runtime.ReadMemStats(&after)
 			peak = max(peak, after.HeapAlloc)
