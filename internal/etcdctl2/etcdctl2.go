@@ -50,7 +50,7 @@ type session struct {
 // arguments itself, since etcdctl's flags are Go's: one dash or two. The
 // command returns a [*Failure], or the error of a write to Stdout.
 func New(stdio IO) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:                "v2",
 		Short:              "The etcdctl v2 client: ls, get, set, watch, member, …",
 		DisableFlagParsing: true,
@@ -59,6 +59,14 @@ func New(stdio IO) *cobra.Command {
 		},
 		ValidArgsFunction: completeCommands,
 	}
+	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
+		tree := newTree(&session{IO: stdio}, cmd.CommandPath())
+		tree.SetOut(stdio.Stdout)
+		if err := tree.Help(); err != nil {
+			fmt.Fprintf(stdio.Stderr, "write help: %v\n", err)
+		}
+	})
+	return cmd
 }
 
 func completeCommands(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
