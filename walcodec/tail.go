@@ -17,14 +17,15 @@ func (r *Reader) judge(err error) (Record, error) {
 	if !errors.As(err, &f) {
 		return Record{}, err
 	}
-	if r.o.Last && r.canLookAgain() {
+	last := r.o.Last && !errors.Is(f.cause, ErrRecordTooLarge)
+	if last && r.canLookAgain() {
 		var rec Record
 		if rec, err = r.lookAgain(f); !errors.As(err, &f) {
 			return rec, err
 		}
 	}
 	r.fault = f
-	if r.o.Last && r.torn(f) {
+	if last && r.torn(f) {
 		return Record{}, &TornError{r.o.Segment, r.good, f.cause}
 	}
 	return Record{}, &CorruptError{r.o.Segment, r.good, f.cause}
