@@ -51,12 +51,11 @@ func (p *Plan) Apply(ctx context.Context, progress func(int64)) (Result, error) 
 	}
 	defer dirs.abort()
 	w := writer{plan: p, dirs: dirs, progress: progress}
-	group, ctx := errgroup.WithContext(ctx)
-	w.ctx = ctx
-	group.Go(w.writeLog)
-	group.Go(w.writeSnapshot)
-	group.Go(w.writeBackend)
-	if err := group.Wait(); err != nil {
+	w.group, w.ctx = errgroup.WithContext(ctx)
+	w.group.Go(w.writeLog)
+	w.group.Go(w.writeSnapshot)
+	w.group.Go(w.writeBackend)
+	if err := w.group.Wait(); err != nil {
 		return Result{}, err
 	}
 	return w.result, dirs.commit()
@@ -121,6 +120,7 @@ func (d dirs) abort() error {
 // writer writes the parts of one backup, each in its own goroutine.
 type writer struct {
 	ctx      context.Context
+	group    *errgroup.Group
 	plan     *Plan
 	dirs     dirs
 	progress func(int64)
@@ -138,17 +138,23 @@ func (w *writer) CreateSegment(name string) (io.WriteCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return w.writeTo(f), nil
+	return segment{w.writeTo(f)}, nil
+}
+
+// segment is synced in the background once it is full.
+type segment struct{ *counted }
+
+func (s segment) Close() error {
+	s.w.group.Go(s.File.Close)
+	return nil
 }
 
 // writeLog copies the log from the base on.
 func (w *writer) writeLog() error {
-	src := w.plan.Source
-	log, err := walcodec.OpenLog(src.FS(), walcodec.LogOptions{FromIndex: w.plan.fromIndex(), End: src.End()})
+	log, err := w.plan.Source.OpenLog()
 	if err != nil {
 		return err
 	}
-	defer log.Close()
 	out, err := walcodec.NewLogWriter(w, w.plan.IDs, w.plan.logOptions(log.Segment()))
 	if err != nil {
 		return err

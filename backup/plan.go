@@ -73,9 +73,6 @@ func NewPlan(src *datadir.Dir, o Options) (*Plan, error) {
 	if o.Dir == "" && o.WALDir == "" {
 		return nil, errors.New("a folder to back up into is needed")
 	}
-	if o.Dir != "" && src.Layout == datadir.LayoutSegment {
-		return nil, fmt.Errorf("%s: is one segment: a backup needs the whole folder", src.Root)
-	}
 	p.chooseIDs()
 	if err := p.checkIdentity(); err != nil {
 		return nil, err

@@ -12,15 +12,26 @@ import (
 // File is a file in a staging directory. Close makes it durable.
 type File struct {
 	*os.File
-	sys System
+	sys     System
+	written int64 // bytes, by Write
+	flushed int64 // of those, on their way to the disk
 }
+
+// writebackEvery is how much is written before the disk is set to work on it.
+const writebackEvery = 8 << 20
 
 // Write writes p to the file.
 func (f *File) Write(p []byte) (int, error) {
 	if err := f.sys.before(OpWrite, f.Name()); err != nil {
 		return 0, err
 	}
-	return f.File.Write(p)
+	n, err := f.File.Write(p)
+	f.written += int64(n)
+	if f.written-f.flushed >= writebackEvery {
+		startWriteback(f.File, f.flushed, f.written-f.flushed)
+		f.flushed = f.written
+	}
+	return n, err
 }
 
 // Sync makes what was written durable.
@@ -91,6 +102,7 @@ func (f *File) copyRange(src *os.File, at, end int64, progress func(int64)) (int
 		if err != nil {
 			return at, err
 		}
+		startWriteback(f.File, at, n)
 		at += n
 		progress(n)
 	}

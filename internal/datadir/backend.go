@@ -27,52 +27,39 @@ type Backend struct {
 // liveTries is how often a backend is read that changes under the reader.
 const liveTries = 5
 
-// findBackend returns the path of the backend, empty if there is none. One
-// received from a leader takes its place at the next start, if the log starts
-// from its snapshot (etcdserver.recoverSnapshotBackend, etcd 3.4).
-func findBackend(files Files) (string, error) {
+// readBackend reads member/snap/db; nil if there is none.
+func readBackend(files Files, live Liveness) (*Backend, error) {
 	if files.Snap == "" {
-		return "", nil
+		return nil, nil
 	}
 	path := filepath.Join(files.Snap, "db")
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	} else if err != nil {
-		return "", err
-	}
-	return path, nil
-}
-
-// readBackend reads what decides a start; base is the snapshot's index.
-func readBackend(files Files, live Liveness, base uint64) (*Backend, error) {
-	path, err := findBackend(files)
-	if err != nil || path == "" {
-		return nil, err
-	}
 	b, err := openBackend(path)
 	for tries := 1; err != nil && live == Running && tries < liveTries; tries++ {
 		b, err = openBackend(path)
 	}
 	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
 	case err != nil && live == Running:
 		return &Backend{Path: path, Unread: err}, nil
-	case err != nil:
-		return nil, err
-	case b.ConsistentIndex >= base || live == Running:
-		return b, nil
-	}
-	return receivedBackend(files, *b, base)
-}
-
-// receivedBackend looks for the database that came with the base snapshot.
-func receivedBackend(files Files, stale Backend, base uint64) (*Backend, error) {
-	path := filepath.Join(files.Snap, fmt.Sprintf("%016x.snap.db", base))
-	b, err := openBackend(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: it has applied up to index %d, the snapshot starts at %d, and there is no %s to take its place",
-			stale.Path, stale.ConsistentIndex, base, filepath.Base(path))
 	}
 	return b, err
+}
+
+// forBase is the backend that a start from a snapshot at index base would use:
+// one received from a leader takes b's place if b is older than the snapshot
+// (etcdserver.recoverSnapshotBackend, etcd 3.4).
+func (b *Backend) forBase(base uint64, files Files, live Liveness) (*Backend, error) {
+	if b == nil || b.ConsistentIndex >= base || live == Running {
+		return b, nil
+	}
+	path := filepath.Join(files.Snap, fmt.Sprintf("%016x.snap.db", base))
+	received, err := openBackend(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: it has applied up to index %d, the snapshot starts at %d, and there is no %s to take its place",
+			b.Path, b.ConsistentIndex, base, filepath.Base(path))
+	}
+	return received, err
 }
 
 func openBackend(path string) (*Backend, error) {
@@ -90,7 +77,10 @@ func openBackend(path string) (*Backend, error) {
 		return nil, err
 	}
 	b := &Backend{Path: path, Size: info.Size()}
-	return b, b.fill(db)
+	if err := b.fill(db); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 func (b *Backend) fill(db *snapcodec.DB) error {

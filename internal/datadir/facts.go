@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/etcd-lifeboat/lifeboat/snapcodec"
-	"github.com/etcd-lifeboat/lifeboat/walcodec"
 )
 
 // Facts decide which releases boot a data dir.
@@ -35,23 +34,8 @@ type Facts struct {
 	Raisable     bool
 }
 
-// newSummarizer starts a summary with what the base knows.
-func (d *Dir) newSummarizer(r *walcodec.Report) (*summarizer, error) {
-	s := &summarizer{base: d.baseIndex(), self: d.IDs.NodeID, overwrites: &r.Overwrites, members: newRoster()}
-	if r.HardState != nil {
-		s.commit = r.HardState.Commit
-	}
-	if d.Backend != nil {
-		s.mark = d.Backend.ConsistentIndex
-		s.commit = max(s.commit, s.mark)
-	}
-	if d.Base == nil {
-		return s, nil
-	}
-	return s, d.loadBase(s)
-}
-
-func (d *Dir) loadBase(s *summarizer) error {
+// loadBase reads what the base says about the members and user data.
+func (d *Dir) loadBase(members *roster) error {
 	snap, file, err := d.Base.OpenSnap()
 	if err != nil {
 		return err
@@ -60,11 +44,7 @@ func (d *Dir) loadBase(s *summarizer) error {
 	if d.Members, err = snap.Membership(); err != nil {
 		return err
 	}
-	s.members.load(snap.ConfState, d.Members)
-	s.last = walcodec.Snapshot{Index: snap.Index, Term: snap.Term}
-	if s.mark == s.base {
-		s.log.Mark = s.record()
-	}
+	members.load(snap.ConfState, d.Members)
 	d.v2Data, err = firstUserData(snap)
 	return err
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"os"
 	"slices"
 
 	"github.com/etcd-lifeboat/lifeboat/snapcodec"
@@ -32,10 +32,10 @@ type Dir struct {
 	Removed   map[uint64]bool      // members that may never come back
 	Facts     Facts
 
-	segments *pinned
-	end      walcodec.Position
-	logSize  int64  // bytes
-	v2Data   string // first v2 user data in the base
+	log     *walcodec.Log
+	end     walcodec.Position // of the log, as it was inspected
+	logSize int64             // bytes
+	v2Data  string            // first v2 user data in the base
 }
 
 // Inspect finds etcd's files at path and reads the log from the newest usable
@@ -49,13 +49,10 @@ func Inspect(ctx context.Context, path string, o Options) (*Dir, error) {
 	if files.WAL == "" {
 		return nil, fmt.Errorf("%s: the %s has no WAL folder", path, files.Layout)
 	}
+	if files.Layout == LayoutSegment {
+		return nil, fmt.Errorf("%s: is one segment of a log: give its folder", path)
+	}
 	d := &Dir{Files: files}
-	if d.Live, err = files.Live(); err != nil {
-		return nil, err
-	}
-	if d.segments, err = pinSegments(files.WAL, files.Segment); err != nil {
-		return nil, err
-	}
 	if err := d.read(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), d.Close())
 	}
@@ -63,39 +60,41 @@ func Inspect(ctx context.Context, path string, o Options) (*Dir, error) {
 }
 
 // Close closes the segments.
-func (d *Dir) Close() error { return d.segments.Close() }
+func (d *Dir) Close() error {
+	if d.log == nil {
+		return nil
+	}
+	return d.log.Close()
+}
 
-// FS are the segments, as they were when the folder was inspected.
-func (d *Dir) FS() fs.FS { return d.segments }
-
-// End is where the log that was inspected ends; a live one grows on.
-func (d *Dir) End() walcodec.Position { return d.end }
+// OpenLog is the log that was inspected, from the segment that holds the base
+// on, at its start. It reads what was verified, though etcd may write and purge
+// meanwhile. The Dir keeps it: it is read by one at a time, and not closed.
+func (d *Dir) OpenLog() (*walcodec.Log, error) { return d.log, d.log.Rewind(d.end) }
 
 // LogSize is how many bytes of the log a copy reads at the most.
 func (d *Dir) LogSize() int64 { return d.logSize }
 
 func (d *Dir) read(ctx context.Context) error {
 	var err error
+	if d.Live, err = d.Files.Live(); err != nil {
+		return err
+	}
 	if d.Snapshots, err = snapshots(d.Snap); err != nil {
 		return err
 	}
-	report, err := d.chooseBase(ctx)
+	backend, err := readBackend(d.Files, d.Live)
+	if err != nil {
+		return err
+	}
+	report, scan, err := d.chooseBase(ctx, backend)
 	if err != nil {
 		return err
 	}
 	if err := d.takeReport(report); err != nil {
 		return err
 	}
-	if d.Backend, err = readBackend(d.Files, d.Live, d.baseIndex()); err != nil {
-		return err
-	}
-	members, err := d.summarize(report)
-	if err != nil {
-		return err
-	}
-	d.Started, d.Removed = members.started, members.removed
-	d.Facts, err = d.facts(members.version)
-	return err
+	return d.sumUp(report, scan)
 }
 
 func (d *Dir) baseIndex() uint64 {
@@ -106,37 +105,56 @@ func (d *Dir) baseIndex() uint64 {
 }
 
 // chooseBase finds the newest usable snapshot and verifies the log from there.
-func (d *Dir) chooseBase(ctx context.Context) (*walcodec.Report, error) {
+func (d *Dir) chooseBase(ctx context.Context, backend *Backend) (*walcodec.Report, *scan, error) {
 	for i := range d.Snapshots {
 		snap := &d.Snapshots[i]
-		report, err := d.verify(ctx, snap.Index)
+		report, scan, err := d.verify(ctx, snap.Index, backend)
 		if errors.Is(err, walcodec.ErrPurged) {
 			snap.Problem = err.Error()
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if err := snap.usable(report); err != nil {
 			snap.Problem = err.Error()
 			continue
 		}
 		d.Base = snap
-		return report, nil
+		d.Backend, err = backend.forBase(snap.Index, d.Files, d.Live)
+		if err != nil || d.Backend == backend {
+			return report, scan, err
+		}
+		return d.verify(ctx, snap.Index, d.Backend)
 	}
-	return d.verify(ctx, 0)
+	d.Backend = backend
+	return d.verify(ctx, 0, backend)
 }
 
-// verify checks every record from the segment that can hold index on.
-func (d *Dir) verify(ctx context.Context, index uint64) (*walcodec.Report, error) {
-	report, err := walcodec.Verify(ctx, d.segments, walcodec.VerifyOptions{FromIndex: index})
+// verify opens the log at the segment that can hold the entries after base,
+// and checks every record from there on.
+func (d *Dir) verify(ctx context.Context, base uint64, backend *Backend) (*walcodec.Report, *scan, error) {
+	if err := d.Close(); err != nil {
+		return nil, nil, err
+	}
+	var err error
+	if d.log, err = walcodec.OpenLog(os.DirFS(d.WAL), walcodec.LogOptions{FromIndex: base}); err != nil {
+		d.log = nil
+		return nil, nil, err
+	}
+	mark := uint64(0)
+	if backend != nil {
+		mark = backend.ConsistentIndex
+	}
+	scan := newScan(base, mark, d.log.Segments())
+	report, err := d.log.Verify(ctx, walcodec.VerifyOptions{Visit: scan.visit})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := report.Err(); err != nil && !errors.Is(err, walcodec.ErrTorn) {
-		return nil, err
+		return nil, nil, err
 	}
-	return report, nil
+	return report, scan, nil
 }
 
 func (d *Dir) takeReport(r *walcodec.Report) error {
@@ -189,23 +207,25 @@ func (d *Dir) noStart(first uint64) error {
 	return errors.New(msg)
 }
 
-// summarize reads the log once more, with base, commit and overwrites known.
-func (d *Dir) summarize(r *walcodec.Report) (*roster, error) {
-	log, err := walcodec.OpenLog(d.segments, walcodec.LogOptions{FromIndex: d.baseIndex(), End: d.end})
-	if err != nil {
-		return nil, err
+// sumUp draws the summary and the facts together.
+func (d *Dir) sumUp(r *walcodec.Report, s *scan) error {
+	members := newRoster()
+	var base point
+	if d.Base != nil {
+		base = point{d.Base.Index, d.Base.Term}
+		if err := d.loadBase(members); err != nil {
+			return err
+		}
 	}
-	defer log.Close()
-	s, err := d.newSummarizer(r)
-	if err != nil {
-		return nil, err
+	f := fold{scan: s, report: r, members: members, self: d.IDs.NodeID}
+	d.Log = f.sum(base)
+	d.Started, d.Removed = members.started, members.removed
+	if err := d.checkBackend(); err != nil {
+		return err
 	}
-	if err := s.run(log); err != nil {
-		return nil, err
-	}
-	d.Log = s.log
-	d.Log.Commit = min(max(s.commit, s.base), max(s.log.Last, s.base))
-	return s.members, d.checkBackend()
+	var err error
+	d.Facts, err = d.facts(members.version)
+	return err
 }
 
 // checkBackend refuses a backend that is ahead of the log: etcd would boot, and

@@ -1,9 +1,7 @@
 package datadir
 
 import (
-	"errors"
-	"fmt"
-	"io"
+	"bytes"
 	"strconv"
 	"strings"
 
@@ -11,12 +9,11 @@ import (
 )
 
 // Log sums up the entries after the base snapshot, or all where there is none.
-// What was overwritten by a later leader does not count.
 type Log struct {
 	First    uint64 // index of the first entry; 0 if there is none
 	Last     uint64 // index of the last entry
 	LastTerm uint64
-	Entries  int
+	Entries  int                // those overwritten by a later leader included
 	State    walcodec.HardState // the last one written
 	// Commit is the index up to which the entries are known to be committed.
 	// The log's own hard state lags: etcd does not write it for a new commit
@@ -29,178 +26,149 @@ type Log struct {
 	// Raised is the one at the last index before the next v3 request (or at
 	// the commit index): up to there nothing touches the keyspace, so that the
 	// consistent index could as well be this. nil if it is not in the log.
-	Raised      *walcodec.Snapshot
-	Padded      bool // some record is framed as 3.0 and later do
-	BaseConf    bool // the base's snapshot record says who votes (3.5 and later)
-	V2          V2Entries
-	V3Entries   int
-	ConfChanges int
-	LastConf    uint64 // index of the last conf change
+	Raised   *walcodec.Snapshot
+	Padded   bool // some record is framed as 3.0 and later do
+	BaseConf bool // the base's snapshot record says who votes (3.5 and later)
+	V2       V2Entries
+	V3       int    // v3 requests
+	LastConf uint64 // index of the last committed conf change
 }
 
-// V2Entries counts the committed v2 requests.
+// V2Entries counts the v2 requests.
 type V2Entries struct {
 	Membership int    // PUT of member attributes or of the cluster version
 	Other      int    // everything else
 	FirstOther string // the first of those, as "PUT /a at index 91"
 	User       string // the first one that writes user data, likewise
-	LastIndex  uint64 // of the last v2 entry of either sort
 }
 
-// summarizer collects a [Log] record by record, and follows the membership.
-type summarizer struct {
-	base       uint64            // index of the base snapshot
-	mark       uint64            // the backend's consistent index
-	commit     uint64            // entries above it are only counted
-	self       uint64            // member id
-	last       walcodec.Snapshot // index and term of the last committed entry
-	overwrites *walcodec.Overwrites
-	log        Log
-	members    *roster
+// fold puts the segments' parts together in the order of the log.
+type fold struct {
+	scan    *scan
+	report  *walcodec.Report
+	members *roster
+	self    uint64 // member id
+	log     Log
+	before  *point // the next v3 request after the mark follows it
 }
 
-// run reads the log to its end. Its records were verified before, so that a
-// torn tail is the only other end.
-func (s *summarizer) run(log *walcodec.Log) error {
-	for {
-		rec, err := log.Next()
-		if err == io.EOF || errors.Is(err, walcodec.ErrTorn) {
-			s.raise()
-			return nil
+// sum is the summary; members starts as of the base and ends as of the commit index.
+func (f *fold) sum(base point) Log {
+	if f.report.HardState != nil {
+		f.log.State = *f.report.HardState
+	}
+	f.counts(base)
+	f.log.Commit = max(f.log.State.Commit, f.scan.mark, base.index)
+	f.membership(f.notes())
+	f.log.Commit = min(f.log.Commit, f.log.Last)
+	return f.log
+}
+
+// counts adds up what needs no order, and finds the marked entries.
+func (f *fold) counts(base point) {
+	last := base
+	for i := range f.scan.segments {
+		seg := &f.scan.segments[i]
+		if f.log.First == 0 {
+			f.log.First = seg.first
 		}
-		if err != nil {
-			return err
+		f.log.Entries += seg.entries
+		f.log.V3 += seg.v3
+		f.log.V2.Other += seg.other
+		f.log.V2.FirstOther = firstOf(f.log.V2.FirstOther, seg.firstV2)
+		f.log.V2.User = firstOf(f.log.V2.User, seg.userV2)
+		if seg.markTerm != 0 {
+			f.log.Mark = &walcodec.Snapshot{Index: f.scan.mark, Term: seg.markTerm}
 		}
-		at := walcodec.Position{Seq: log.Segment().Seq, Offset: rec.Offset}
-		if err := s.add(rec, at); err != nil {
-			return fmt.Errorf("segment %s: offset %d: %w", log.Segment().Name, rec.Offset, err)
+		if f.before == nil && seg.afterV3 != nil {
+			f.before = seg.afterV3
+			if f.before.index == 0 {
+				*f.before = last
+			}
+		}
+		if seg.last.index > base.index {
+			last = seg.last
 		}
 	}
-}
-
-func (s *summarizer) add(rec walcodec.Record, at walcodec.Position) error {
-	s.log.Padded = s.log.Padded || rec.Padded
-	switch rec.Kind {
-	case walcodec.KindState:
-		return s.state(rec)
-	case walcodec.KindSnapshot:
-		return s.snapshot(rec)
-	case walcodec.KindEntry:
-		return s.entry(rec, at)
-	default:
-		return nil
+	if f.scan.mark == base.index && base.index != 0 {
+		f.log.Mark = &walcodec.Snapshot{Index: base.index, Term: base.term}
+	}
+	f.log.Last, f.log.LastTerm = last.index, last.term
+	for _, seg := range f.report.Segments {
+		f.log.Padded = f.log.Padded || seg.Padded
+	}
+	for _, rec := range f.report.Snapshots {
+		f.log.BaseConf = f.log.BaseConf || rec.Index == base.index && rec.ConfState != nil
 	}
 }
 
-func (s *summarizer) state(rec walcodec.Record) error {
-	state, err := walcodec.ParseHardState(rec.Data)
-	s.log.State = state
-	return err
+func firstOf(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
 }
 
-// snapshot notes whether the base's record says who votes.
-func (s *summarizer) snapshot(rec walcodec.Record) error {
-	snap, err := walcodec.ParseSnapshot(rec.Data)
-	if err == nil && snap.Index == s.base {
-		s.log.BaseConf = snap.ConfState != nil
+// notes are the membership changes that no later leader took back.
+func (f *fold) notes() []note {
+	var all []note
+	for _, seg := range f.scan.segments {
+		for _, n := range seg.notes {
+			if !f.report.Overwrites.Discards(n.at, n.index) {
+				all = append(all, n)
+			}
+		}
 	}
-	return err
+	return all
 }
 
-func (s *summarizer) entry(rec walcodec.Record, at walcodec.Position) error {
-	e, err := walcodec.ParseEntry(rec.Data)
-	if err != nil || e.Index <= s.base || s.overwrites.Discards(at, e.Index) {
-		return err
+// membership follows the changes up to the commit index, and beyond it as long
+// as this member is the only voter: what a sole voter has stored is committed.
+func (f *fold) membership(notes []note) {
+	for _, n := range notes {
+		f.pass(n.index)
+		if n.index > f.log.Commit && !f.members.alone(f.self) {
+			return
+		}
+		f.log.Commit = max(f.log.Commit, n.index)
+		f.take(n)
 	}
-	if s.log.First == 0 {
-		s.log.First = e.Index
-	}
-	s.log.Entries++
-	s.log.Last, s.log.LastTerm = e.Index, e.Term
-	if e.Index > s.commit && !s.members.alone(s.self) {
-		return nil
-	}
-	s.commit = max(s.commit, e.Index)
-	return s.committed(e)
-}
-
-func (s *summarizer) committed(e walcodec.Entry) error {
-	kind := walcodec.ClassifyEntry(e)
-	if kind == walcodec.V3Request && e.Index > s.mark {
-		s.raise()
-	}
-	if err := s.payload(e, kind); err != nil {
-		return fmt.Errorf("entry %d: %w", e.Index, err)
-	}
-	s.last = walcodec.Snapshot{Index: e.Index, Term: e.Term}
-	if e.Index == s.mark {
-		s.log.Mark = s.record()
-	}
-	return nil
-}
-
-// record is the snapshot record that etcd would write now.
-func (s *summarizer) record() *walcodec.Snapshot {
-	return &walcodec.Snapshot{Index: s.last.Index, Term: s.last.Term, ConfState: s.members.confState()}
-}
-
-// raise settles Raised, at the first v3 request past the mark or at the end.
-func (s *summarizer) raise() {
-	if s.log.Raised == nil && (s.log.Mark != nil || s.mark == s.base) {
-		s.log.Raised = s.record()
+	f.pass(f.log.Last + 1)
+	if f.members.alone(f.self) {
+		f.log.Commit = f.log.Last
 	}
 }
 
-func (s *summarizer) payload(e walcodec.Entry, kind walcodec.PayloadKind) error {
-	switch kind {
-	case walcodec.V2Request:
-		return s.v2(e)
-	case walcodec.V3Request:
-		s.log.V3Entries++
-	case walcodec.ConfChangePayload:
-		return s.confChange(e)
+func (f *fold) take(n note) {
+	if n.put != nil {
+		f.log.V2.Membership++
+		f.members.see(*n.put)
+		return
 	}
-	return nil
+	f.log.LastConf = n.index
+	f.members.apply(*n.conf)
 }
 
-func (s *summarizer) confChange(e walcodec.Entry) error {
-	cc, err := walcodec.ParseConfChange(e.Data)
-	if err != nil {
-		return err
+// pass says who votes at the marks that lie before index.
+func (f *fold) pass(index uint64) {
+	if m := f.log.Mark; m != nil && m.ConfState == nil && m.Index < index {
+		m.ConfState = f.members.confState()
 	}
-	s.log.ConfChanges++
-	s.log.LastConf = e.Index
-	s.members.apply(cc)
-	return nil
+	raised := f.before
+	if raised == nil {
+		raised = &point{f.log.Last, f.log.LastTerm}
+	}
+	if f.log.Raised == nil && raised.index < index {
+		f.log.Raised = &walcodec.Snapshot{Index: raised.index, Term: raised.term, ConfState: f.members.confState()}
+	}
 }
 
-func (s *summarizer) v2(e walcodec.Entry) error {
-	r, err := walcodec.ParseRequest(e.Data)
-	if err != nil {
-		return err
+// isMembership tells etcd's own two PUTs: member attributes and cluster version.
+func isMembership(method, path []byte) bool {
+	if string(method) != "PUT" || !bytes.HasPrefix(path, []byte(systemPrefix)) {
+		return false
 	}
-	v2 := &s.log.V2
-	v2.LastIndex = e.Index
-	what := fmt.Sprintf("%s %s at index %d", r.Method, clientPath(r.Path), e.Index)
-	if isMembership(r) {
-		v2.Membership++
-		s.members.see(r)
-		return nil
-	}
-	v2.Other++
-	if v2.FirstOther == "" {
-		v2.FirstOther = what
-	}
-	if v2.User == "" && writesUserData(r) {
-		v2.User = what
-	}
-	return nil
-}
-
-// isMembership tells the two PUTs of etcd itself: member attributes and the
-// cluster version.
-func isMembership(r walcodec.Request) bool {
-	return SetsClusterVersion(r) || r.Method == "PUT" && memberOf(r.Path) != 0
+	return string(path) == clusterVersionKey || memberOf(string(path)) != 0
 }
 
 // SetsClusterVersion tells etcd's own request that raises the cluster version.
@@ -208,9 +176,12 @@ func SetsClusterVersion(r walcodec.Request) bool {
 	return r.Method == "PUT" && r.Path == clusterVersionKey
 }
 
+// Paths in the v2 store. Source: etcdserver/membership/store.go, etcd 2.3.
 const (
+	systemPrefix      = "/0/"
 	clusterVersionKey = "/0/version"
 	membersPrefix     = "/0/members/"
+	attributesSuffix  = "/attributes"
 )
 
 // memberOf is the member whose attributes path holds, 0 for another path.
@@ -219,7 +190,7 @@ func memberOf(path string) uint64 {
 	if !ok {
 		return 0
 	}
-	hex, ok := strings.CutSuffix(rest, "/attributes")
+	hex, ok := strings.CutSuffix(rest, attributesSuffix)
 	if !ok {
 		return 0
 	}
@@ -232,6 +203,6 @@ func memberOf(path string) uint64 {
 
 // writesUserData tells requests that may leave keys behind: SYNC, QGET and
 // DELETE do not.
-func writesUserData(r walcodec.Request) bool {
-	return (r.Method == "PUT" || r.Method == "POST") && !strings.HasPrefix(r.Path, "/0/")
+func writesUserData(method, path []byte) bool {
+	return (string(method) == "PUT" || string(method) == "POST") && !bytes.HasPrefix(path, []byte(systemPrefix))
 }
