@@ -276,3 +276,20 @@ func TestCancelLeavesNothing(t *testing.T) {
 		t.Errorf("left %q", names)
 	}
 }
+
+func TestATargetInsideTheSourceIsRefused(t *testing.T) {
+	dir := fixture.DataDir(t, "2.3.7")
+	src := inspect(t, dir)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []Options{{Dir: dir}, {Dir: filepath.Join(dir, "b")}, {Dir: filepath.Join(link, "x", "b")}, {WALDir: filepath.Join(dir, "member", "wal", "b")}} {
+		if _, err := NewPlan(src, o); err == nil || !strings.Contains(err.Error(), "is inside the source") {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+	if _, err := NewPlan(src, Options{Dir: dir + "-backup"}); err != nil {
+		t.Errorf("a neighbour whose name starts alike: %v", err)
+	}
+}

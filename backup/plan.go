@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 
 	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
@@ -73,6 +75,9 @@ func NewPlan(src *datadir.Dir, o Options) (*Plan, error) {
 	if o.Dir == "" && o.WALDir == "" {
 		return nil, errors.New("a folder to back up into is needed")
 	}
+	if err := p.checkPlaces(); err != nil {
+		return nil, err
+	}
 	p.chooseIDs()
 	if err := p.checkIdentity(); err != nil {
 		return nil, err
@@ -85,6 +90,36 @@ func NewPlan(src *datadir.Dir, o Options) (*Plan, error) {
 	}
 	p.warn()
 	return p, nil
+}
+
+// checkPlaces refuses a target inside the source: the source is only read.
+func (p *Plan) checkPlaces() error {
+	for _, target := range []string{p.Options.Dir, p.Options.WALDir} {
+		for _, source := range []string{p.Source.Root, p.Source.WAL} {
+			if target != "" && isInside(target, source) {
+				return fmt.Errorf("%s: is inside the source %s, which is not written to: choose a folder elsewhere", target, source)
+			}
+		}
+	}
+	return nil
+}
+
+// isInside tells whether path is dir or below it, links followed.
+func isInside(path, dir string) bool {
+	rel, err := filepath.Rel(resolve(dir), resolve(path))
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+}
+
+// resolve follows the links of the part of path that exists.
+func resolve(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return path
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil || abs == filepath.Dir(abs) {
+		return real
+	}
+	return filepath.Join(resolve(filepath.Dir(abs)), filepath.Base(abs))
 }
 
 // logAlone tells whether only segments are written.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -76,7 +77,7 @@ func (o *backupOptions) addFlags(cmd *cobra.Command) {
 // parse checks what can be checked without the source.
 func (o *backupOptions) parse(cmd *cobra.Command) (backup.Options, error) {
 	opts := backup.Options{
-		Dir: o.backupDir, WALDir: o.backupWALDir,
+		Dir: absolute(o.backupDir), WALDir: absolute(o.backupWALDir),
 		KeepClusterID: o.keepClusterID, AssumeStopped: o.assumeStopped,
 	}
 	switch {
@@ -154,4 +155,16 @@ func backupExit(err error) error {
 		return withExit(exitDamage, err)
 	}
 	return err
+}
+
+// absolute makes a path that a message shows good to paste from anywhere; an
+// empty one stays empty.
+func absolute(path string) string {
+	if path == "" {
+		return ""
+	}
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
 }

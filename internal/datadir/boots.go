@@ -70,10 +70,10 @@ func (f Facts) boots3(r Release) error {
 // bootsWithoutV2 is for 3.6 and later, which have no v2 store for users.
 func (f Facts) bootsWithoutV2(r Release) error {
 	switch {
-	case f.Origin.Before(R34):
-		return fmt.Errorf("%s data has to pass through 3.4 or 3.5 first", f.Origin)
 	case f.V2Data != "":
 		return fmt.Errorf("it holds v2 user data (%s), which has no home in 3.6 and later", f.V2Data)
+	case f.Origin.Before(R34):
+		return fmt.Errorf("%s data has to pass through 3.4 or 3.5 first", f.Origin)
 	case r == R36 && f.V2Others:
 		return errors.New("its log holds v2 requests, which 3.6 refuses")
 	case r == R37 && f.V2Entries:
