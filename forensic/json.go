@@ -2,6 +2,9 @@ package forensic
 
 import (
 	"encoding/base64"
+	"encoding/binary"
+	"math/bits"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -181,40 +184,85 @@ func validUTF8[T string | []byte](value T) bool {
 	return false
 }
 
-// appendJSONString writes value, which is UTF-8, in quotes.
+// appendJSONString writes value, which is UTF-8, in quotes. Eight bytes at a
+// time are copied up to the first that needs a backslash: values are often JSON
+// themselves, and full of those.
 func appendJSONString[T string | []byte](dst []byte, value T) []byte {
 	dst = append(dst, '"')
-	start := 0
-	for i := 0; i < len(value); i++ {
-		if jsonEscapes[value[i]] == 0 {
-			continue
+	for {
+		dst = slices.Grow(dst, len(value)+8)
+		n, done := copyPlain(dst[len(dst):cap(dst)], value)
+		dst, value = dst[:len(dst)+n], value[done:]
+		if len(value) == 0 {
+			return append(dst, '"')
 		}
-		dst = append(dst, value[start:i]...)
-		dst = appendEscape(dst, value[i])
-		start = i + 1
 	}
-	dst = append(dst, value[start:]...)
-	return append(dst, '"')
 }
 
-// jsonEscapes has, for each byte that JSON escapes, what follows the
-// backslash.
-var jsonEscapes = [256]byte{
-	0: 'u', 1: 'u', 2: 'u', 3: 'u', 4: 'u', 5: 'u', 6: 'u', 7: 'u',
-	'\b': 'b', '\t': 't', '\n': 'n', 11: 'u', '\f': 'f', '\r': 'r', 14: 'u', 15: 'u',
-	16: 'u', 17: 'u', 18: 'u', 19: 'u', 20: 'u', 21: 'u', 22: 'u', 23: 'u',
-	24: 'u', 25: 'u', 26: 'u', 27: 'u', 28: 'u', 29: 'u', 30: 'u', 31: 'u',
-	'"': '"', '\\': '\\', 0x7f: 'u',
+// copyPlain copies and escapes value to dst as far as there is room for it. It
+// returns how many bytes it wrote and how many it took.
+func copyPlain[T string | []byte](dst []byte, value T) (n, done int) {
+	for done+8 <= len(value) && n+8+maxEscape <= len(dst) {
+		x := load64(value[done : done+8])
+		binary.LittleEndian.PutUint64(dst[n:], x)
+		plain := bits.TrailingZeros64(escapeMask(x)) / 8
+		n, done = n+plain, done+plain
+		if plain < 8 {
+			n += putEscape(dst[n:], value[done])
+			done++
+		}
+	}
+	for done < len(value) && n+maxEscape <= len(dst) {
+		if c := value[done]; c >= ' ' && c != '"' && c != '\\' {
+			dst[n] = c
+			n++
+		} else {
+			n += putEscape(dst[n:], c)
+		}
+		done++
+	}
+	return n, done
 }
 
-func appendEscape(dst []byte, c byte) []byte {
-	e := jsonEscapes[c]
-	dst = append(dst, '\\', e)
-	if e != 'u' {
-		return dst
+func load64[T string | []byte](b T) uint64 {
+	_ = b[7]
+	return uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 |
+		uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56
+}
+
+// escapeMask sets the top bit of each byte of x that JSON escapes: quotes,
+// backslashes, and those below a space. Bytes above the first such may be set
+// too.
+func escapeMask(x uint64) uint64 {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	quote, backslash := x^ones*'"', x^ones*'\\'
+	return ((x-ones*' ')&^x | (quote-ones)&^quote | (backslash-ones)&^backslash) & tops
+}
+
+// maxEscape is the size of the longest escape, \u001f.
+const maxEscape = 6
+
+// putEscape writes the escape of c and returns its size. dst has room for the
+// longest.
+func putEscape(dst []byte, c byte) int {
+	_ = dst[maxEscape-1]
+	dst[0], dst[1] = '\\', c
+	switch c {
+	case '"', '\\':
+		return 2
+	case '\n':
+		dst[1] = 'n'
+		return 2
+	case '\r':
+		dst[1] = 'r'
+		return 2
+	case '\t':
+		dst[1] = 't'
+		return 2
 	}
 	const digits = "0123456789abcdef"
-	return append(dst, '0', '0', digits[c>>4], digits[c&15])
+	dst[1], dst[2], dst[3], dst[4], dst[5] = 'u', '0', '0', digits[c>>4], digits[c&15]
+	return maxEscape
 }
 
 // appendJSON writes damage as the lines of a dump and the lists of a report

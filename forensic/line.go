@@ -46,9 +46,14 @@ func (l *lines) append(dst []byte, it *item, o *op) []byte {
 func (l *lines) appendOp(dst []byte, o *op) []byte {
 	dst = append(dst, o.typ...)
 	for i := range o.fields {
-		if f := &o.fields[i]; !f.silent() {
-			dst = l.appendField(append(dst, ' '), f)
+		f := &o.fields[i]
+		if f.silent() {
+			continue
 		}
+		if i > 0 || o.typ != "" {
+			dst = append(dst, ' ')
+		}
+		dst = l.appendField(dst, f)
 	}
 	if o.api == "v2" {
 		dst = append(dst, " v2"...)
@@ -216,7 +221,11 @@ func appendPath(dst []byte, path string) []byte {
 // appendTime writes a time and how far from now it is.
 func (l *lines) appendTime(dst []byte, t time.Time) []byte {
 	dst = t.UTC().AppendFormat(dst, time.RFC3339Nano)
-	if left := t.Sub(l.now); left > 0 {
+	left := t.Sub(l.now)
+	switch {
+	case left == 0:
+		return append(dst, " (now)"...)
+	case left > 0:
 		return append(append(dst, " (in "...), span(left)+")"...)
 	}
 	return append(append(dst, " ("...), span(l.now.Sub(t))+" ago)"...)

@@ -158,7 +158,7 @@ func (o *op) confChange(data []byte) error {
 	o.add(field{kind: fieldList, name: "client_urls", label: "clientURLs", list: m.ClientURLs})
 	o.addFlag("learner", m.IsLearner)
 	o.addFlag("promote", m.IsPromote)
-	o.addID("change_id", c.ID)
+	o.add(field{kind: fieldID, name: "change_id", label: hidden, n: c.ID})
 	if err != nil {
 		o.add(field{kind: fieldValue, name: "context", b: c.Context})
 		o.addText("error", err.Error())

@@ -46,7 +46,9 @@ func (o *op) v3(data []byte) error {
 		o.v3Rest(&r)
 	}
 	o.addText("username", r.Username)
-	o.addUint("auth_revision", r.AuthRevision)
+	if r.AuthRevision != 0 {
+		o.add(field{kind: fieldUint, name: "auth_revision", label: hidden, n: r.AuthRevision})
+	}
 	o.addRequestID(r.ID)
 	return nil
 }
