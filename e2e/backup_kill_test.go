@@ -17,11 +17,10 @@ import (
 func bulky(t testing.TB) string {
 	t.Helper()
 	e := start(t, etcd34, newDataDir(t), "--snapshot-count", "100")
-	c := e.v3()
 	value := strings.Repeat("v", 64<<10)
 	for i := range 150 {
 		e.v2Set(fmt.Sprintf("/bulk/%d", i%40), value)
-		if err := e.put(c, fmt.Sprintf("/bulk/%d", i), value); err != nil {
+		if err := e.put(fmt.Sprintf("/bulk/%d", i), value); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 const (
@@ -35,6 +37,7 @@ type etcd struct {
 	client  string // URL
 	peer    string // URL
 	flags   []string
+	conn    *clientv3.Client // nil until it is needed
 	proc    *process
 }
 
@@ -82,11 +85,11 @@ func (e *etcd) Restart() error {
 	return e.waitHealthy()
 }
 
-// Plain launches the etcd again without the flags given to [start], which is
-// how an operator runs it after --force-new-cluster.
-func (e *etcd) Plain() {
+// Plain launches the etcd again with these flags alone, not those given to
+// [start]: so an operator runs it after --force-new-cluster.
+func (e *etcd) Plain(flags ...string) {
 	e.t.Helper()
-	e.flags = nil
+	e.flags = flags
 	if err := e.Restart(); err != nil {
 		e.t.Fatal(err)
 	}
@@ -104,20 +107,11 @@ func (e *etcd) launch() error {
 		"--initial-cluster", e.cluster,
 		"--heartbeat-interval", "50",
 		"--election-timeout", "500",
-		"--logger", "zap",
-	}, e.v2Flag()...)
+	}, e.release.flags()...)
 	cmd := exec.Command(e.release.path(e.t, "etcd"), append(args, e.flags...)...)
 	proc, err := startProcess(e.t, cmd)
 	e.proc = proc
 	return err
-}
-
-// v2Flag turns the v2 API on where the release has it.
-func (e *etcd) v2Flag() []string {
-	if e.release.hasV2() {
-		return []string{"--enable-v2=true"}
-	}
-	return []string{}
 }
 
 func (e *etcd) waitHealthy() error {

@@ -14,6 +14,7 @@ import (
 type release string
 
 const (
+	etcd23 release = "2.3"
 	etcd34 release = "3.4"
 	etcd35 release = "3.5"
 	etcd36 release = "3.6"
@@ -21,10 +22,25 @@ const (
 )
 
 // buildDirs says where build.sh puts each release; 3.4 is the distribution's.
-var buildDirs = map[release]string{etcd35: "etcd35", etcd36: "etcd36", etcd37: "etcd37"}
+var buildDirs = map[release]string{etcd23: "etcd23", etcd35: "etcd35", etcd36: "etcd36", etcd37: "etcd37"}
 
 // hasV2 tells whether the release can serve /v2/keys.
-func (r release) hasV2() bool { return r == etcd34 || r == etcd35 }
+func (r release) hasV2() bool { return r == etcd23 || r == etcd34 || r == etcd35 }
+
+// hasV3 tells whether the release has the v3 API.
+func (r release) hasV3() bool { return r != etcd23 }
+
+// flags are those that only some releases know.
+func (r release) flags() []string {
+	switch r {
+	case etcd23:
+		return nil
+	case etcd34, etcd35:
+		return []string{"--logger", "zap", "--enable-v2=true"}
+	default:
+		return []string{"--logger", "zap"}
+	}
+}
 
 // path finds a program of the release: etcd, etcdctl or etcdutl.
 func (r release) path(t testing.TB, program string) string {

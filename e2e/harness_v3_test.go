@@ -17,19 +17,18 @@ import (
 // callTimeout is what one call of the v3 API may take.
 const callTimeout = 10 * time.Second
 
-// v3 connects to the etcd; the connection ends with the test.
+// v3 is the connection to the etcd, made on first use; it ends with the test.
 func (e *etcd) v3() *clientv3.Client {
 	e.t.Helper()
-	return connect(e.t, e.client)
-}
-
-func connect(t testing.TB, endpoints ...string) *clientv3.Client {
-	t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: callTimeout, Logger: zap.NewNop()})
-	if err != nil {
-		t.Fatal(err)
+	if e.conn != nil {
+		return e.conn
 	}
-	t.Cleanup(func() { c.Close() })
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{e.client}, DialTimeout: callTimeout, Logger: zap.NewNop()})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(func() { c.Close() })
+	e.conn = c
 	return c
 }
 
@@ -108,21 +107,23 @@ func (e *etcd) hashKV(revision int64) uint32 {
 }
 
 // put writes a v3 key, or says why the etcd did not take it.
-func (e *etcd) put(c *clientv3.Client, key, value string) error {
-	_, err := c.Put(callContext(e.t), key, value)
+func (e *etcd) put(key, value string) error {
+	e.t.Helper()
+	_, err := e.v3().Put(callContext(e.t), key, value)
 	return err
 }
 
-// alarms are the alarms that the etcd has raised.
-func (e *etcd) alarms() []string {
+// checkNoAlarms fails the test if the etcd has raised any.
+func (e *etcd) checkNoAlarms() {
 	e.t.Helper()
+	if !e.release.hasV3() {
+		return
+	}
 	resp, err := e.v3().AlarmList(callContext(e.t))
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	var all []string
-	for _, a := range resp.Alarms {
-		all = append(all, fmt.Sprintf("%x %s", a.MemberID, a.Alarm))
+	if len(resp.Alarms) > 0 {
+		e.t.Errorf("alarms %v", resp.Alarms)
 	}
-	return all
 }
