@@ -230,18 +230,9 @@ var errInjected = errors.New("injected")
 
 func TestEveryFaultLeavesNothing(t *testing.T) {
 	src := inspect(t, fixture.DataDir(t, "3.4.23-mixed"))
-	for n := 1; ; n++ {
+	for n := int64(1); ; n++ {
 		root := t.TempDir()
-		count := make(chan int, 1)
-		count <- 0
-		sys := atomicfile.System{Before: func(atomicfile.Op, string) error {
-			c := <-count + 1
-			count <- c
-			if c == n {
-				return errInjected
-			}
-			return nil
-		}}
+		sys := atomicfile.FailAt(n, errInjected)
 		p, err := NewPlan(src, Options{Dir: filepath.Join(root, "data"), WALDir: filepath.Join(root, "wal"), System: sys})
 		if err != nil {
 			t.Fatal(err)

@@ -84,16 +84,9 @@ func TestCommitFillsAnEmptyTarget(t *testing.T) {
 }
 
 func TestEveryFaultLeavesNothing(t *testing.T) {
-	for n := 1; ; n++ {
+	for n := int64(1); ; n++ {
 		root := t.TempDir()
-		count := 0
-		sys := System{Before: func(Op, string) error {
-			if count++; count == n {
-				return errInjected
-			}
-			return nil
-		}}
-		err := build(filepath.Join(root, "b"), Options{System: sys})
+		err := build(filepath.Join(root, "b"), Options{System: FailAt(n, errInjected)})
 		if err == nil {
 			if n < 8 {
 				t.Fatalf("only %d operations went through the system", n-1)
@@ -108,16 +101,9 @@ func TestEveryFaultLeavesNothing(t *testing.T) {
 }
 
 func TestTwoDirsAreOne(t *testing.T) {
-	for n := 1; ; n++ {
+	for n := int64(1); ; n++ {
 		root := t.TempDir()
-		count := 0
-		sys := System{Before: func(Op, string) error {
-			if count++; count == n {
-				return errInjected
-			}
-			return nil
-		}}
-		err := buildTwo(root, sys)
+		err := buildTwo(root, FailAt(n, errInjected))
 		if err == nil {
 			wantTree(t, root, "data", "data/member", "data/member/wal", "data/member/wal/0.wal",
 				"wal", "wal/member", "wal/member/wal", "wal/member/wal/0.wal")

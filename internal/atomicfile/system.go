@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +26,18 @@ const (
 type System struct {
 	// Before, if set, runs before each operation; its error replaces it.
 	Before func(op Op, path string) error
+}
+
+// FailAt is a System whose nth operation (from 1) fails with err, for tests
+// that let each one fail in turn.
+func FailAt(n int64, err error) System {
+	var count atomic.Int64
+	return System{Before: func(Op, string) error {
+		if count.Add(1) == n {
+			return err
+		}
+		return nil
+	}}
 }
 
 func (s System) before(op Op, path string) error {
