@@ -5,12 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
+
+	"github.com/etcd-lifeboat/lifeboat/internal/fixture"
 )
 
 // smallLog is two short segments of every kind of record; the last one ends
@@ -75,8 +82,12 @@ func isPrefix(got, want []Record) bool {
 // TestEveryBitFlip changes each bit of a small log in turn. What the checksum
 // does not cover, kinds and framing, must be caught by form and plausibility.
 func TestEveryBitFlip(t *testing.T) {
-	for framing, name := range map[Framing]string{FramingPadded: "padded", FramingPlain: "plain"} {
-		log := smallLog(t, framing)
+	logs := map[string]memory{
+		"padded":      smallLog(t, FramingPadded),
+		"plain":       smallLog(t, FramingPlain),
+		"of etcd 3.7": oracleLog(t),
+	}
+	for name, log := range logs {
 		want, err := readAll(t, log.fs(), LogOptions{})
 		if err != io.EOF {
 			t.Fatal(err)
@@ -93,14 +104,16 @@ func flipAll(t *testing.T, log memory, want []Record) {
 		end := len(bytes.TrimRight(f.Data, "\x00"))
 		for bit := range 8 * len(f.Data) {
 			f.Data[bit/8] ^= 1 << (bit % 8)
-			for view, fsys := range map[string]fs.FS{"file": log.fs(), "stream": streams{log.fs()}} {
-				got, err := readAll(t, fsys, LogOptions{})
-				where := fmt.Sprintf("%s: %s: bit %d of byte %d", view, name, bit%8, bit/8)
-				if !isPrefix(got, want) {
-					t.Errorf("%s: a record that was never written came back", where)
-				}
-				checkFlip(t, where, err, name == last && bit/8 >= end)
+			var fsys fs.FS = log.fs()
+			if bit%3 == 0 {
+				fsys = streams{fsys}
 			}
+			got, err := readAll(t, fsys, LogOptions{})
+			where := fmt.Sprintf("%s: bit %d of byte %d", name, bit%8, bit/8)
+			if !isPrefix(got, want) {
+				t.Errorf("%s: a record that was never written came back", where)
+			}
+			checkFlip(t, where, err, name == last && bit/8 >= end)
 			f.Data[bit/8] ^= 1 << (bit % 8)
 		}
 	}
@@ -114,6 +127,95 @@ func checkFlip(t *testing.T, where string, err error, inZeros bool) {
 		return
 	}
 	t.Errorf("%s: ended with %v", where, err)
+}
+
+// oracleLog is a small log by etcd's own writer, which leaves out unset fields.
+func oracleLog(t *testing.T) memory {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "wal")
+	smallSegments(t, 300)
+	conf := &ConfState{Voters: []uint64{1}}
+	oracleWrite(t, dir, []save{
+		{entries: []Entry{{EntryNormal, 1, 1, []byte("data")}}, state: &HardState{Term: 1, Commit: 1}},
+		{snapshot: &Snapshot{1, 1, conf}},
+		{entries: []Entry{{EntryNormal, 2, 2, nil}}, state: &HardState{2, 1, 2}},
+		{entries: []Entry{{EntryNormal, 2, 3, bytes.Repeat([]byte("v"), 200)}}, state: &HardState{2, 1, 3}},
+		{entries: []Entry{{EntryNormal, 2, 4, []byte("data")}}, state: &HardState{2, 1, 3}},
+	})
+	log := memory{}
+	segments, err := Segments(os.DirFS(dir))
+	must(t, err)
+	for _, s := range segments {
+		data, err := os.ReadFile(filepath.Join(dir, s.Name))
+		must(t, err)
+		log[s.Name] = &fstest.MapFile{Data: data}
+	}
+	return log
+}
+
+// TestBitFlipsInFixtures changes bits of real logs, some hundred each.
+func TestBitFlipsInFixtures(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(21, 21))
+	for _, name := range fixture.Names() {
+		dir := walDir(t, name)
+		r, err := Verify(context.Background(), os.DirFS(dir), VerifyOptions{})
+		must(t, err)
+		data, err := os.ReadFile(filepath.Join(dir, SegmentName(0, 0)))
+		must(t, err)
+		data = data[:r.Used]
+		log := memory{SegmentName(0, 0): &fstest.MapFile{Data: data}}
+		want, _ := readAll(t, log.fs(), LogOptions{})
+		synctest.Test(t, func(t *testing.T) {
+			for range 300 {
+				bit := rnd.IntN(8 * len(data))
+				data[bit/8] ^= 1 << (bit % 8)
+				got, err := readAll(t, log.fs(), LogOptions{})
+				var damage *CorruptError
+				if !errors.As(err, &damage) || !isPrefix(got, want) {
+					t.Errorf("%s: bit %d of byte %d: %d records, then %v", name, bit%8, bit/8, len(got), err)
+				}
+				data[bit/8] ^= 1 << (bit % 8)
+			}
+		})
+	}
+}
+
+// TestUndetectable proves the classes of docs/formats/wal.md that the format
+// itself cannot tell.
+func TestUndetectable(t *testing.T) {
+	t.Run("checksum that a purged log opens with, and no record after it", func(t *testing.T) {
+		log := memory{SegmentName(1, 9): &fstest.MapFile{Data: []byte{8, 0, 0, 0, 0, 0, 0, 0, 0x08, 0x04, 0x10, 0x81, 0x82, 0x83, 0x84, 0x05}}}
+		log[SegmentName(1, 9)].Data[12] ^= 1
+		if got, err := readAll(t, log.fs(), LogOptions{}); err != io.EOF || len(got) != 1 {
+			t.Errorf("%d records, then %v", len(got), err)
+		}
+	})
+	t.Run("damage to a last record with an all-zero sector is told as torn", func(t *testing.T) {
+		log := memory{}
+		writeSaves(t, log, []save{{entries: []Entry{{EntryNormal, 1, 1, make([]byte, 3*sectorSize)}}}}, LogWriterOptions{})
+		f := log[log.last(t)]
+		f.Data[len(f.Data)-20] ^= 1
+		if _, err := readAll(t, log.fs(), LogOptions{}); !errors.Is(err, ErrTorn) {
+			t.Errorf("ended with %v", err)
+		}
+	})
+	t.Run("a changed bit in the zeros is told as torn, and no record is lost", func(t *testing.T) {
+		log := smallLog(t, FramingPadded)
+		want, _ := readAll(t, log.fs(), LogOptions{})
+		data := log[log.last(t)].Data
+		data[len(data)-1] ^= 1
+		if got, err := readAll(t, log.fs(), LogOptions{}); !errors.Is(err, ErrTorn) || len(got) != len(want) {
+			t.Errorf("%d of %d records, then %v", len(got), len(want), err)
+		}
+	})
+	t.Run("a log cut, or zeroed, from the end of a record on", func(t *testing.T) {
+		log := smallLog(t, FramingPadded)
+		want, _ := readAll(t, log.fs(), LogOptions{})
+		clear(log[log.last(t)].Data[want[len(want)-2].End():])
+		if got, err := readAll(t, log.fs(), LogOptions{}); err != io.EOF || len(got) != len(want)-1 {
+			t.Errorf("%d records, then %v", len(got), err)
+		}
+	})
 }
 
 // TestEveryTruncation cuts the last segment at each offset.
@@ -269,6 +371,68 @@ func readOn(t testing.TB, fsys fstest.MapFS) (records []Record, skips []Skip) {
 			rec.Data = bytes.Clone(rec.Data)
 			records = append(records, rec)
 		}
+	}
+}
+
+// TestRandomDamage zeroes, cuts and changes a log in several places. Up to the
+// first error nothing false comes back; after Resync, nothing false that
+// claims to be proven.
+func TestRandomDamage(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(12, 12))
+	for _, framing := range []Framing{FramingPadded, FramingPlain} {
+		log := memory{}
+		writeSaves(t, log, randomSaves(rnd, 30), LogWriterOptions{Framing: framing, SegmentSize: 30 << 10})
+		written := map[recordKey]bool{}
+		for _, rec := range mustReadOn(t, log) {
+			written[keyOf(rec)] = true
+		}
+		synctest.Test(t, func(t *testing.T) {
+			for range 400 {
+				broken := log.clone()
+				for range 1 + rnd.IntN(4) {
+					damageOnce(rnd, broken)
+				}
+				for _, rec := range mustReadOn(t, broken) {
+					if !rec.Unproven && !written[keyOf(rec)] {
+						t.Fatalf("record %v at offset %d was never written", rec.Kind, rec.Offset)
+					}
+				}
+			}
+		})
+	}
+}
+
+// recordKey tells records apart.
+type recordKey struct {
+	kind        Kind
+	crc, data   uint32
+	offset, len int64
+}
+
+func keyOf(rec Record) recordKey {
+	return recordKey{rec.Kind, rec.CRC, crc32.ChecksumIEEE(rec.Data), rec.Offset, rec.Len}
+}
+
+func mustReadOn(t *testing.T, log memory) []Record {
+	t.Helper()
+	records, _ := readOn(t, log.fs())
+	return records
+}
+
+func damageOnce(rnd *rand.Rand, log memory) {
+	names := slices.Sorted(maps.Keys(log))
+	f := log[names[rnd.IntN(len(names))]]
+	if len(f.Data) == 0 {
+		return
+	}
+	at := rnd.IntN(len(f.Data))
+	switch rnd.IntN(4) {
+	case 0:
+		f.Data = f.Data[:at]
+	case 1:
+		clear(f.Data[at:min(len(f.Data), at+rnd.IntN(3000))])
+	default:
+		f.Data[at] ^= byte(1 + rnd.IntN(255))
 	}
 }
 

@@ -40,6 +40,7 @@ type Log struct {
 	files    []fs.File
 	i        int // segment being read
 	r        *Reader
+	at       Position // of the last record's end
 	metadata []byte
 	crc      uint32 // at the end of the segment before
 	chained  bool   // crc is known
@@ -77,6 +78,7 @@ func openLog(fsys fs.FS, o LogOptions) (*Log, error) {
 		}
 		l.files = append(l.files, f)
 	}
+	l.at.Seq = segments[0].Seq
 	l.start()
 	return l, nil
 }
@@ -117,7 +119,7 @@ func (l *Log) Rewind(end Position) error {
 		}
 	}
 	l.o.End = end
-	l.i, l.metadata, l.chained, l.err = 0, nil, false, nil
+	l.i, l.at, l.metadata, l.chained, l.err = 0, Position{l.segments[0].Seq, 0}, nil, false, nil
 	l.start()
 	return nil
 }
@@ -139,8 +141,8 @@ func (l *Log) Segment() Segment { return l.segments[l.i] }
 // slice as it is.
 func (l *Log) Segments() []Segment { return l.segments }
 
-// Position returns where the last good record ends.
-func (l *Log) Position() Position { return Position{l.Segment().Seq, l.r.Offset()} }
+// Position returns where the last record that Next returned ends.
+func (l *Log) Position() Position { return l.at }
 
 // CRC returns the running checksum after the last record.
 func (l *Log) CRC() uint32 { return l.r.CRC() }
@@ -174,6 +176,7 @@ func (l *Log) next() (Record, error) {
 	if err := l.join(rec); err != nil {
 		return Record{}, err
 	}
+	l.at = Position{l.Segment().Seq, rec.End()}
 	return rec, nil
 }
 
