@@ -61,13 +61,13 @@ func startEtcdV2(t *testing.T) string {
 		_ = cmd.Wait()
 		talk.Close()
 	})
-	waitFor(t, "etcd at "+client, func() error { return writable(client) })
+	waitFor(t, "etcd at "+client, func() error { return settled(client, "3.4.0") })
 	return client
 }
 
-// writable is nil once the server commits; the failed delete that it asks for
-// leaves no trace in the store.
-func writable(server string) error {
+// settled is nil once the server commits, and has written all that it writes
+// of itself: the member's URLs, and this cluster version. The failed delete that it asks for leaves no trace in the store.
+func settled(server, version string) error {
 	req, err := http.NewRequest(http.MethodDelete, server+"/v2/keys/no-such-key", nil)
 	if err != nil {
 		return err
@@ -80,17 +80,21 @@ func writable(server string) error {
 	if resp.StatusCode != http.StatusNotFound {
 		return errors.New(resp.Status)
 	}
-	return versionSettled(server)
-}
-
-// versionSettled is nil once the cluster version is set: that takes an index.
-func versionSettled(server string) error {
-	var version struct{ Etcdcluster string }
-	if err := getJSON(server+"/version", &version); err != nil {
+	var list struct {
+		Members []struct{ ClientURLs []string }
+	}
+	if err := getJSON(server+"/v2/members", &list); err != nil {
 		return err
 	}
-	if version.Etcdcluster == "not_decided" || version.Etcdcluster == "3.0.0" {
-		return fmt.Errorf("cluster version is %s", version.Etcdcluster)
+	if len(list.Members) != 1 || len(list.Members[0].ClientURLs) == 0 {
+		return fmt.Errorf("members are %v", list.Members)
+	}
+	var running struct{ Etcdcluster string }
+	if err := getJSON(server+"/version", &running); err != nil {
+		return err
+	}
+	if running.Etcdcluster != version {
+		return fmt.Errorf("cluster version is %s", running.Etcdcluster)
 	}
 	return nil
 }

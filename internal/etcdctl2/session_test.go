@@ -20,6 +20,7 @@ var sessionServers = []struct {
 	start func(t *testing.T) string
 }{
 	{"etcd 3.4", startEtcdV2},
+	{"lifeboat", startBuiltIn},
 }
 
 // TestSession types an operator's first quarter of an hour: by etcdctl at
@@ -29,16 +30,25 @@ func TestSession(t *testing.T) {
 	etcdctl := etcdctlClient(t)
 	record := playSession(t, etcdctl, startEtcdV2(t))
 	checkRecord(t, record)
-	t.Log("\n" + record)
 	for _, server := range sessionServers {
 		for _, client := range []v2Client{lifeboatClient(t), etcdctl} {
 			t.Run(client.name+" at "+server.name, func(t *testing.T) {
 				if got := playSession(t, client, server.start(t)); got != record {
-					t.Errorf("recorded:\n%s\nshown:\n%s", record, got)
+					t.Errorf("at first it differs there:\n%s\nall of it:\n%s", firstDifference(record, got), got)
 				}
 			})
 		}
 	}
+}
+
+func firstDifference(recorded, shown string) string {
+	want, got := strings.Split(recorded, "\n"), strings.Split(shown, "\n")
+	for i := range min(len(want), len(got)) {
+		if want[i] != got[i] {
+			return fmt.Sprintf("line %d: %s, recorded: %s", i+1, got[i], want[i])
+		}
+	}
+	return fmt.Sprintf("%d lines, recorded: %d", len(got), len(want))
 }
 
 // checkRecord makes sure that the recorded session shows what it is for.
