@@ -84,35 +84,43 @@ func writeUntilGone(client *http.Client, base, dir string) []string {
 	}
 }
 
+// killUnderWrites kills a server on the dir while 8 clients write below the
+// key, and returns what was acknowledged.
+func killUnderWrites(t *testing.T, dir, key string) []string {
+	t.Helper()
+	cmd, base := child(t, dir)
+	var mu sync.Mutex
+	var acked []string
+	var writers sync.WaitGroup
+	for w := range 8 {
+		writers.Go(func() {
+			client := &http.Client{Transport: &http.Transport{}}
+			keys := writeUntilGone(client, base, fmt.Sprintf("%s/writer%d", key, w))
+			mu.Lock()
+			defer mu.Unlock()
+			acked = append(acked, keys...)
+		})
+	}
+	time.Sleep(400 * time.Millisecond)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) {
+		t.Fatalf("child was to be killed: %v", err)
+	}
+	writers.Wait()
+	return acked
+}
+
 func TestKilledServerLosesNothingAcknowledged(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	if err := server.Create(dir); err != nil {
 		t.Fatal(err)
 	}
-	acked := map[string]bool{}
+	var acked []string
 	for round := range 4 {
-		cmd, base := child(t, dir)
-		var mu sync.Mutex
-		var writers sync.WaitGroup
-		for w := range 8 {
-			writers.Go(func() {
-				keys := writeUntilGone(&http.Client{Transport: &http.Transport{}}, base, fmt.Sprintf("/round%d/writer%d", round, w))
-				mu.Lock()
-				defer mu.Unlock()
-				for _, key := range keys {
-					acked[key] = true
-				}
-			})
-		}
-		time.Sleep(time.Duration(200+150*round) * time.Millisecond)
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		var exit *exec.ExitError
-		if err := cmd.Wait(); !errors.As(err, &exit) {
-			t.Fatalf("child was to be killed: %v", err)
-		}
-		writers.Wait()
+		acked = append(acked, killUnderWrites(t, dir, fmt.Sprint("/round", round))...)
 		checkAcknowledged(t, dir, acked)
 	}
 	if len(acked) < 100 {
@@ -121,11 +129,11 @@ func TestKilledServerLosesNothingAcknowledged(t *testing.T) {
 	checkLog(t, filepath.Join(dir, "member", "wal"))
 }
 
-func checkAcknowledged(t *testing.T, dir string, acked map[string]bool) {
+func checkAcknowledged(t *testing.T, dir string, acked []string) {
 	t.Helper()
 	s := open(t, dir, server.Options{ReadOnly: true})
 	defer closeServer(t, s)
-	for key := range acked {
+	for _, key := range acked {
 		got := ask(s.Handler(), "GET", "/v2/keys"+key, "")
 		if !strings.Contains(got.body, fmt.Sprintf(`"value":%q`, key)) {
 			t.Errorf("%s was acknowledged: %s", key, got.body)

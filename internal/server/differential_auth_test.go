@@ -77,7 +77,10 @@ func stream(t *testing.T, base string) <-chan []string {
 
 // authRequest is a random request on users, roles and the switch.
 func (g *generator) authRequest() request {
-	r := request{method: pick(g, "GET", "PUT", "PUT", "PUT", "DELETE", "POST", "HEAD")}
+	r := request{method: pick(g, "GET", "GET", "PUT", "PUT", "PUT", "PUT", "PUT", "DELETE", "DELETE")}
+	if g.chance(5) {
+		r.method = pick(g, "POST", "HEAD")
+	}
 	switch g.rand.IntN(8) {
 	case 0, 1, 2:
 		name := pick(g, "root", "ann", "bob", "")

@@ -305,6 +305,13 @@ func (e *v2Engine) storeStats() []byte {
 	return e.machine.store.JsonStats()
 }
 
+// cloneStore copies the whole tree, and its counters with storeStats kept out.
+func (e *v2Engine) cloneStore() v2store.Store {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.machine.store.Clone()
+}
+
 // cloneEvent copies an event that the store still holds; entries may be being
 // applied.
 func (e *v2Engine) cloneEvent(ev *v2store.Event) *v2store.Event {

@@ -341,7 +341,7 @@ func TestManyWritersAndReaders(t *testing.T) {
 	var clients sync.WaitGroup
 	for c := range 8 {
 		clients.Go(func() {
-			for i := range 60 {
+			for i := range 30 {
 				key := fmt.Sprintf("/v2/keys/c%d/%d", c, i)
 				ask(s.Handler(), "PUT", key, "value=x&ttl=100")
 				ask(s.Handler(), "PUT", fmt.Sprintf("/v2/keys/c%d?dir=true&prevExist=true&ttl=1000", c), "")

@@ -289,7 +289,7 @@ func (n *node) maybeSnapshot() {
 	}
 	e.snapshot.Store(m.applied)
 	n.snapshots.Wait() // the one before
-	tree := m.store.Clone()
+	tree := e.cloneStore()
 	meta := walcodec.Snapshot{Index: m.applied, Term: m.term, ConfState: &walcodec.ConfState{
 		Voters: m.conf.Voters, Learners: m.conf.Learners,
 	}}
