@@ -83,6 +83,8 @@ on a dead one, and on a damaged one. It never writes into what it reads.`,
 	root.AddCommand(
 		newSnapCommand(e),
 		newBackupCommand(e),
+		newServeCommand(e),
+		newV2Command(e),
 		newVersionCommand(e),
 		newWALCommand(e),
 	)
