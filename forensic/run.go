@@ -29,14 +29,15 @@ func (l *Log) runs() []run {
 	return runs
 }
 
-// name is what walcodec knows the segment i as: files named otherwise than
-// SEQ-INDEX.wal get such a name.
+// name is what walcodec knows the segment i as. A file named otherwise than
+// SEQ-INDEX.wal gets a name from the middle of a log: a first segment would
+// have to start with checksum 0.
 func (r run) name(i int) string {
 	s := r.segments[i]
 	if s.named {
 		return s.Name
 	}
-	return walcodec.SegmentName(s.Seq, s.Index)
+	return walcodec.SegmentName(1, 1)
 }
 
 // Open opens "." or a segment, from its start.

@@ -82,9 +82,10 @@ type MemberReport struct {
 
 // SnapList is a folder of snapshots.
 type SnapList struct {
-	Path  string       `json:"path"`
-	Dir   string       `json:"snap_dir"`
-	Files []SnapReport `json:"files"` // newest first
+	Path   string       `json:"path"`
+	Dir    string       `json:"snap_dir"`
+	Member string       `json:"member"` // running, stopped or unknown
+	Files  []SnapReport `json:"files"`  // snapshots first, the newest at the top
 }
 
 // Damaged counts the files that are damaged.
@@ -116,9 +117,16 @@ func ListSnaps(ctx context.Context, path, walDir string) (*SnapList, error) {
 	if files.Snap == "" {
 		return nil, fmt.Errorf("%s: %w: it is a %s without a snap folder", path, ErrNoSnaps, files.Layout)
 	}
-	l := &SnapList{Path: path, Dir: files.Snap, Files: []SnapReport{}}
+	live, err := files.Live()
+	if err != nil {
+		return nil, err
+	}
+	l := &SnapList{Path: path, Dir: files.Snap, Member: live.String(), Files: []SnapReport{}}
 	if err := l.readAll(ctx); err != nil {
 		return nil, err
+	}
+	if live == datadir.Running {
+		l.excuse()
 	}
 	if files.WAL == "" {
 		return l, nil
@@ -126,8 +134,19 @@ func ListSnaps(ctx context.Context, path, walDir string) (*SnapList, error) {
 	return l, l.compare(ctx, path, walDir)
 }
 
+// excuse takes back what reading the backend of a running member seemed to
+// show: it is written meanwhile.
+func (l *SnapList) excuse() {
+	for i := range l.Files {
+		f := &l.Files[i]
+		if f.Kind == snapcodec.FileDB.String() && f.State == SnapDamaged {
+			f.State, f.Problem = SnapNotChecked, "a running etcd is writing it: "+f.Problem
+		}
+	}
+}
+
 func listSnapFile(ctx context.Context, path, walDir string) (*SnapList, error) {
-	l := &SnapList{Path: path, Dir: filepath.Dir(path)}
+	l := &SnapList{Path: path, Dir: filepath.Dir(path), Member: datadir.LiveUnknown.String()}
 	report, err := readSnapFile(path)
 	if err != nil {
 		return nil, err

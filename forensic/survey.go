@@ -33,6 +33,26 @@ type Survey struct {
 type surveyed struct {
 	run
 	report *walcodec.Report
+	places []places // of each segment
+}
+
+// places are where entries stand in a segment.
+type places struct {
+	last   int64           // offset of the last entry, bytes
+	index  uint64          // of that entry, 0 while there is none
+	before map[int64]int64 // of an entry after a gap: the offset of the one before it
+}
+
+// visit takes note of an entry. Each segment has its own places, so that
+// segments may be read at the same time.
+func (p *places) visit(offset int64, index uint64) {
+	if p.index != 0 && index > p.index+1 {
+		if p.before == nil {
+			p.before = map[int64]int64{}
+		}
+		p.before[offset] = p.last
+	}
+	p.last, p.index = offset, index
 }
 
 // Survey reads the whole log, several segments at a time, and checks every
@@ -40,11 +60,11 @@ type surveyed struct {
 func (l *Log) Survey(ctx context.Context) (*Survey, error) {
 	s := &Survey{}
 	for _, run := range l.runs() {
-		report, err := walcodec.Verify(ctx, run, walcodec.VerifyOptions{})
+		surveyed, err := run.survey(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", l.Path, err)
 		}
-		s.addRun(surveyed{run, report})
+		s.addRun(surveyed)
 	}
 	s.checkCommit()
 	slices.SortStableFunc(s.Damage, func(a, b *Damage) int {
@@ -53,13 +73,26 @@ func (l *Log) Survey(ctx context.Context) (*Survey, error) {
 	return s, nil
 }
 
+func (r run) survey(ctx context.Context) (surveyed, error) {
+	found := surveyed{run: r, places: make([]places, len(r.segments))}
+	first, _, _ := walcodec.ParseSegmentName(r.name(0))
+	var err error
+	found.report, err = walcodec.Verify(ctx, r, walcodec.VerifyOptions{
+		Visit: func(at walcodec.Position, e walcodec.Entry) error {
+			found.places[at.Seq-first].visit(at.Offset, e.Index)
+			return nil
+		},
+	})
+	return found, err
+}
+
 func (s *Survey) addRun(run surveyed) {
 	if len(s.runs) > 0 {
 		s.missing(run)
 	}
 	s.runs = append(s.runs, run)
 	for i, segment := range run.report.Segments {
-		segment.Name = run.segments[i].Name
+		segment.Name, segment.Seq = run.segments[i].Name, run.segments[i].Seq
 		s.Segments = append(s.Segments, segment)
 		s.Size += segment.Size
 		for _, skip := range segment.Damage {
@@ -147,36 +180,45 @@ func bareCause(err error) error {
 }
 
 // addGap notes missing entries, unless a snapshot that a leader sent bridges
-// them. Where unreadable bytes come before the gap, they are what is lost.
+// them. Where unreadable bytes stand in the gap, they are what is lost.
 func (s *Survey) addGap(gap walcodec.Gap, run surveyed) {
 	if s.bridged(gap) {
 		return
 	}
-	seg := int(gap.At.Seq-run.segments[0].Seq) + run.from
+	i := int(gap.At.Seq - run.report.Segments[0].Seq)
 	for _, d := range s.Damage {
-		if d.Kind == DamageCorrupt && d.LostFirst == 0 && s.explains(d, seg, gap) {
+		if d.Kind == DamageCorrupt && d.LostFirst == 0 && run.inGap(d, i, gap.At.Offset) {
 			d.LostFirst, d.LostLast = gap.After+1, gap.Index-1
 			return
 		}
 	}
 	s.Damage = append(s.Damage, &Damage{
 		Kind:      DamageGap,
-		Segment:   s.Segments[seg].Name,
+		Segment:   run.segments[i].Name,
 		Offset:    gap.At.Offset,
 		Cause:     fmt.Errorf("entry %d follows entry %d", gap.Index, gap.After),
 		LostFirst: gap.After + 1,
 		LostLast:  gap.Index - 1,
-		seg:       seg,
+		seg:       run.from + i,
 	})
 }
 
-// explains tells whether unreadable bytes stand right before the record at
-// which a gap shows.
-func (s *Survey) explains(d *Damage, seg int, gap walcodec.Gap) bool {
-	if d.seg == seg {
-		return d.Offset < gap.At.Offset
+// inGap tells whether damage stands between the entry at an offset of segment
+// i, which comes after a gap, and the entry before that.
+func (r *surveyed) inGap(d *Damage, i int, offset int64) bool {
+	seg := d.seg - r.from
+	if before, ok := r.places[i].before[offset]; ok {
+		return seg == i && d.Offset > before && d.Offset < offset
 	}
-	return d.seg == seg-1 && d.Offset+d.Len >= s.Segments[d.seg].Used
+	if seg > i || seg == i && d.Offset >= offset {
+		return false
+	}
+	for i--; i >= 0 && r.places[i].index == 0; i-- {
+		if seg == i {
+			return true
+		}
+	}
+	return i < 0 || seg > i || seg == i && d.Offset > r.places[i].last
 }
 
 func (s *Survey) bridged(gap walcodec.Gap) bool {

@@ -16,6 +16,8 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
+		Setup:         scriptSetup,
+		Cmds:          scriptCommands,
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 	})
 }

@@ -88,7 +88,7 @@ func (o *walDumpOptions) run(ctx context.Context, e *env) error {
 		tellTorn(e.Stderr, log, survey)
 	}
 	if len(survey.Damage) > 0 {
-		return withExit(exitDamage, fmt.Errorf("the log is damaged in %s", places(len(survey.Damage))))
+		return withExit(exitDamage, fmt.Errorf("the log is damaged in %s", counted(len(survey.Damage), "place")))
 	}
 	return err
 }
@@ -100,11 +100,4 @@ func (o *walDumpOptions) stopped(err error) error {
 		return withExit(exitDamage, fmt.Errorf("%w\n--skip-damage reads on behind it", damage))
 	}
 	return err
-}
-
-func places(n int) string {
-	if n == 1 {
-		return "1 place"
-	}
-	return fmt.Sprintf("%d places", n)
 }

@@ -61,7 +61,7 @@ func (o *walLsOptions) run(ctx context.Context, e *env) error {
 	tellDamage(e.Stderr, survey)
 	tellTorn(e.Stderr, log, survey)
 	if len(survey.Damage) > 0 {
-		return withExit(exitDamage, fmt.Errorf("the log is damaged in %s", places(len(survey.Damage))))
+		return withExit(exitDamage, fmt.Errorf("the log is damaged in %s", counted(len(survey.Damage), "place")))
 	}
 	return nil
 }
@@ -108,7 +108,7 @@ func printSegments(w io.Writer, r forensic.LogReport) error {
 func segmentState(s forensic.SegmentReport) string {
 	switch {
 	case s.Damage > 0:
-		return "damaged in " + places(s.Damage)
+		return "damaged in " + counted(s.Damage, "place")
 	case s.Torn:
 		return "torn tail"
 	}
@@ -171,9 +171,9 @@ func kindsText(f *forensic.EntryReport) string {
 	for _, kind := range []struct {
 		n    int64
 		name string
-	}{{f.V2, "v2"}, {f.V3, "v3"}, {f.ConfChange, "conf changes"}, {f.Noop, "no-ops"}, {f.Unknown, "unknown"}} {
+	}{{f.V2, "v2 request"}, {f.V3, "v3 request"}, {f.ConfChange, "conf change"}, {f.Noop, "no-op"}, {f.Unknown, "unknown payload"}} {
 		if kind.n > 0 {
-			words = append(words, fmt.Sprintf("%d %s", kind.n, kind.name))
+			words = append(words, counted(kind.n, kind.name))
 		}
 	}
 	if len(words) == 0 {

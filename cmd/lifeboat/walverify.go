@@ -65,7 +65,7 @@ func (o *walVerifyOptions) run(ctx context.Context, e *env) error {
 		tellTorn(e.Stderr, log, survey)
 	}
 	if len(survey.Damage) > 0 {
-		return withExit(exitDamage, fmt.Errorf("the log is damaged in %s", places(len(survey.Damage))))
+		return withExit(exitDamage, fmt.Errorf("the log is damaged in %s", counted(len(survey.Damage), "place")))
 	}
 	if o.strict {
 		return tornRefused(survey)
@@ -77,9 +77,16 @@ func printVerdict(w io.Writer, r forensic.LogReport) error {
 	if err := printSegments(w, r); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\n%s: %d segments, %d records, entries %s, %s\n",
-		r.Verdict, len(r.Segments), total(r.Records), spanText(r.FirstIndex, r.LastIndex), stateText(r.HardState))
+	_, err := fmt.Fprintf(w, "\n%s: %s, %d records, entries %s, %s\n",
+		r.Verdict, counted(len(r.Segments), "segment"), total(r.Records), spanText(r.FirstIndex, r.LastIndex), stateText(r.HardState))
 	return err
+}
+
+func counted[N int | int64](n N, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 func total(c forensic.RecordCounts) int64 {
