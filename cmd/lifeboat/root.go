@@ -82,7 +82,10 @@ on a dead one, and on a damaged one. It never writes into what it reads.`,
 	})
 	root.AddCommand(
 		newSnapCommand(e),
+		newSnapshotCommand(e),
 		newBackupCommand(e),
+		newHashKVCommand(e),
+		newQuickstartCommand(e),
 		newServeCommand(e),
 		newV2Command(e),
 		newVersionCommand(e),

@@ -1,0 +1,235 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
+	"github.com/etcd-lifeboat/lifeboat/snapcodec"
+)
+
+const (
+	backendName = "member/snap/db"
+	walName     = "member/wal"
+)
+
+// Apply writes the data dirs of all targets, whole, or none of them, and calls
+// progress with the bytes of each part.
+func (p *Plan) Apply(ctx context.Context, progress func(int64)) error {
+	if err := p.Source.checkStopped(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	dirs, err := p.open(ctx)
+	defer dirs.abort()
+	if err != nil {
+		return err
+	}
+	var group errgroup.Group
+	group.Go(func() error {
+		err := p.Source.verify(p.Options.Hash)
+		if err != nil {
+			cancel()
+		}
+		return err
+	})
+	group.Go(func() error { return p.copyAll(dirs, progress) })
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	if err := p.Source.checkUnchanged(); err != nil {
+		return err
+	}
+	for i, t := range p.Targets {
+		if err := p.finish(dirs[i]); err != nil {
+			return fmt.Errorf("member %s: %w", t.Name, err)
+		}
+	}
+	return dirs.commit()
+}
+
+// copyAll writes all that can be written before the source is proved.
+func (p *Plan) copyAll(dirs allDirs, progress func(int64)) error {
+	for i, t := range p.Targets {
+		member, err := p.Cluster.Member(t.Name)
+		if err != nil {
+			return err
+		}
+		w := memberWriter{plan: p, member: member, dirs: dirs[i]}
+		if err := errors.Join(w.writeLog(), w.writeSnapshot()); err != nil {
+			return fmt.Errorf("member %s: %w", t.Name, err)
+		}
+		if err := w.copyBackend(progress); err != nil {
+			return fmt.Errorf("member %s: %w", t.Name, err)
+		}
+	}
+	return nil
+}
+
+// memberWriter writes the files of one member.
+type memberWriter struct {
+	plan   *Plan
+	member snapcodec.Member
+	dirs   *dirs
+}
+
+// copyBackend copies the file as it is, without the SHA-256. It stays open.
+func (w *memberWriter) copyBackend(progress func(int64)) error {
+	f, err := w.dirs.data.Create(backendName)
+	if err != nil {
+		return err
+	}
+	w.dirs.backend = f
+	if err := f.CopyFrom(w.plan.Source.file, progress); err != nil {
+		return err
+	}
+	return f.Truncate(w.plan.Source.Size)
+}
+
+// finish makes the copy of the backend the new member's.
+func (p *Plan) finish(d *dirs) error {
+	if err := p.editBackend(d.backend.Name()); err != nil {
+		return err
+	}
+	f := d.backend
+	d.backend = nil
+	return f.Close()
+}
+
+// dirs are the folders of one member in the making.
+type dirs struct {
+	data    *atomicfile.Dir
+	wal     *atomicfile.Dir  // where the segments have a place outside of data
+	walPath string           // of the segments below data, if wal is nil
+	backend *atomicfile.File // until it is finished
+}
+
+func (d *dirs) createSegment(name string) (io.WriteCloser, error) {
+	if d.wal != nil {
+		return d.wal.Create(name)
+	}
+	return d.data.Create(filepath.Join(d.walPath, name))
+}
+
+func (p *Plan) open(ctx context.Context) (allDirs, error) {
+	sys := endingWith(ctx, p.Options.System)
+	var all allDirs
+	for _, t := range p.Targets {
+		d := &dirs{walPath: walName}
+		all = append(all, d)
+		if err := d.open(t, sys); err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
+// endingWith makes the writes fail once the context has ended.
+func endingWith(ctx context.Context, sys atomicfile.System) atomicfile.System {
+	before := sys.Before
+	sys.Before = func(op atomicfile.Op, path string) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if before == nil {
+			return nil
+		}
+		return before(op, path)
+	}
+	return sys
+}
+
+func (d *dirs) open(t Target, sys atomicfile.System) error {
+	var err error
+	if d.data, err = atomicfile.CreateDir(t.Dir, atomicfile.Options{System: sys, Entry: "member"}); err != nil {
+		return err
+	}
+	if t.WALDir != "" {
+		if err := d.placeLog(t, sys); err != nil {
+			return err
+		}
+	}
+	if err := d.data.Mkdir("member/snap"); err != nil {
+		return err
+	}
+	if d.wal != nil {
+		return nil
+	}
+	return d.data.Mkdir(d.walPath)
+}
+
+// placeLog finds out whether the segments go inside the data dir.
+func (d *dirs) placeLog(t Target, sys atomicfile.System) error {
+	rel, err := below(t.Dir, t.WALDir)
+	if err != nil {
+		return err
+	}
+	if rel == "" {
+		d.wal, err = atomicfile.CreateDir(t.WALDir, atomicfile.Options{System: sys})
+		return err
+	}
+	if strings.HasPrefix(d.data.Path(), d.data.Target()+"/") && !strings.HasPrefix(rel, "member/") {
+		return fmt.Errorf("%s: the data dir is a mount point: the WAL dir may be inside its member folder, or outside of it", t.WALDir)
+	}
+	d.walPath = rel
+	return nil
+}
+
+// below is path relative to dir, empty if it is not inside.
+func below(dir, path string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return "", err
+	}
+	rel, err := filepath.Rel(dir, path)
+	if err != nil || !filepath.IsLocal(rel) {
+		return "", nil
+	}
+	return rel, nil
+}
+
+// allDirs are the folders of all members.
+type allDirs []*dirs
+
+// commit publishes all of them together with the first data dir.
+func (a allDirs) commit() error {
+	var others []*atomicfile.Dir
+	for i, d := range a {
+		if i > 0 {
+			others = append(others, d.data)
+		}
+		if d.wal != nil {
+			others = append(others, d.wal)
+		}
+	}
+	return a[0].data.Commit(others...)
+}
+
+func (a allDirs) abort() {
+	for _, d := range a {
+		d.abort()
+	}
+}
+
+// abort removes what is not committed; what can't be removed, the next run
+// for the same target will.
+func (d *dirs) abort() {
+	if d.backend != nil {
+		d.backend.File.Close()
+	}
+	for _, dir := range []*atomicfile.Dir{d.data, d.wal} {
+		if dir != nil {
+			dir.Abort()
+		}
+	}
+}
