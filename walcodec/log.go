@@ -150,34 +150,34 @@ func (l *Log) CRC() uint32 { return l.r.CRC() }
 // Next returns the next record. It ends as Reader.Next does, with io.EOF at
 // the end of the last segment. The segments' checksums must continue each
 // other and their metadata must be the same; if not, that is a *CorruptError.
-func (l *Log) Next() (Record, error) {
+func (l *Log) Next() (rec Record, err error) {
 	if l.err != nil {
 		return Record{}, l.err
 	}
-	rec, err := l.next()
-	l.err = err
-	return rec, err
+	if l.err = l.next(&rec); l.err != nil {
+		return Record{}, l.err
+	}
+	l.at = Position{l.Segment().Seq, rec.End()}
+	return rec, nil
 }
 
-func (l *Log) next() (Record, error) {
-	rec, err := l.r.Next()
+func (l *Log) next(rec *Record) error {
+	err := l.r.next(rec)
 	for err == io.EOF && l.i < len(l.segments)-1 && !l.ends(l.r.Offset()) {
 		l.crc, l.chained = l.r.CRC(), !l.r.blind
 		l.i++
 		l.start()
-		rec, err = l.r.Next()
+		err = l.r.next(rec)
 	}
-	if err != nil {
-		return Record{}, err
+	switch {
+	case err != nil:
+		return err
+	case l.ends(rec.Offset):
+		return io.EOF
+	case rec.Offset == 0 || rec.Kind == KindMetadata:
+		return l.join(rec)
 	}
-	if l.ends(rec.Offset) {
-		return Record{}, io.EOF
-	}
-	if err := l.join(rec); err != nil {
-		return Record{}, err
-	}
-	l.at = Position{l.Segment().Seq, rec.End()}
-	return rec, nil
+	return nil
 }
 
 func (l *Log) ends(offset int64) bool {
@@ -185,7 +185,7 @@ func (l *Log) ends(offset int64) bool {
 }
 
 // join compares what a segment opens with to the segments before.
-func (l *Log) join(rec Record) error {
+func (l *Log) join(rec *Record) error {
 	switch {
 	case rec.Offset == 0 && l.i == 0 && l.Segment().Seq == 0 && rec.CRC != 0:
 		return l.corrupt(rec, fmt.Errorf("the log starts with checksum %08x, want 0", rec.CRC))
@@ -202,7 +202,7 @@ func (l *Log) join(rec Record) error {
 	return nil
 }
 
-func (l *Log) corrupt(rec Record, cause error) error {
+func (l *Log) corrupt(rec *Record, cause error) error {
 	return &CorruptError{l.Segment().Name, rec.Offset, cause}
 }
 

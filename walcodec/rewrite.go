@@ -67,6 +67,7 @@ func (w *LogWriter) open(seq, index uint64, crc uint32) error {
 	w.file = file
 	w.buf.Reset(file)
 	w.w = NewWriter(w.buf, WriterOptions{CRC: crc, Framing: w.o.Framing})
+	w.w.direct = bufferedDirectSize
 	if err := w.put(KindCRC, nil); err != nil {
 		return err
 	}
@@ -121,6 +122,11 @@ func (w *LogWriter) write(k Kind, data []byte) error {
 func (w *LogWriter) note(k Kind, data []byte) error {
 	switch k {
 	case KindEntry:
+		var e Entry
+		if quickEntry(data, &e) {
+			w.last = e.Index
+			return nil
+		}
 		e, err := ParseEntry(data)
 		w.last = e.Index
 		return err

@@ -33,13 +33,14 @@ type Writer struct {
 	crc     uint32
 	size    int64
 	buf     []byte
+	direct  int // size of data from which on it is not copied next to its frame
 	err     error
 }
 
 // NewWriter returns a Writer that appends records to w. What it writes is a
 // segment if the first record is KindCRC and the second KindMetadata.
 func NewWriter(w io.Writer, o WriterOptions) *Writer {
-	return &Writer{w: w, framing: o.Framing, crc: o.CRC}
+	return &Writer{w: w, framing: o.Framing, crc: o.CRC, direct: directSize}
 }
 
 // CRC returns the running checksum after the last record.
@@ -48,9 +49,12 @@ func (w *Writer) CRC() uint32 { return w.crc }
 // Size returns how many bytes were written.
 func (w *Writer) Size() int64 { return w.size }
 
-// directSize is the size of data from which on it is not copied into one
-// buffer with its frame.
-const directSize = 64 << 10
+// From these sizes on, data is written by a call of its own and not first
+// copied: to a file, where a call is dear, and to a buffer.
+const (
+	directSize         = 64 << 10
+	bufferedDirectSize = 256
+)
 
 // Write frames one record. A record of KindCRC has no data and carries the
 // running checksum; every other kind has data, which may be empty. After a
@@ -94,7 +98,7 @@ func (w *Writer) frame(k Kind, crc uint32, data int) frame {
 func (w *Writer) emit(f frame, k Kind, crc uint32, data []byte) error {
 	w.buf = binary.LittleEndian.AppendUint64(w.buf[:0], lengthWord(f))
 	w.buf = appendHeader(w.buf, k, crc, len(data))
-	if len(data) >= directSize {
+	if len(data) >= w.direct {
 		return w.emitParts(f, data)
 	}
 	w.buf = append(w.buf, data...)
