@@ -93,13 +93,14 @@ func oneMember(t testing.TB, r release, flags ...string) source {
 }
 
 // oneOfThree makes the data dir of member m1 of three, with snapshots. While
-// it ran, m3 was removed.
-func oneOfThree(t testing.TB, r release) source {
+// it ran, m3 was removed, that long before the last writes.
+func oneOfThree(t testing.TB, r release, settle time.Duration) source {
 	t.Helper()
 	members := startCluster(t, r, 3, "--snapshot-count", "50")
 	writeHistory(members[0])
 	removeMember(members[0], "m3")
 	members[2].Kill()
+	time.Sleep(settle)
 	persist(t, "a put after the removal", func() error { return members[0].put("/after", "removal") })
 	flushCommit(members[0])
 	s := seal(members[0])
