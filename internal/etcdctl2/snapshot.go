@@ -37,6 +37,9 @@ func walkSnapshot(r io.Reader, visit func(snapNode) error) error {
 	if err == nil && !found {
 		err = errors.New("no Root in it")
 	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
 	if err != nil {
 		return fmt.Errorf("key tree in JSON, offset %d: %w", w.dec.InputOffset(), err)
 	}
