@@ -94,8 +94,30 @@ func TestACopyHoldsTheSameEntriesUnderNewIDs(t *testing.T) {
 			if got.IDs != p.IDs || got.IDs.NodeID == p.Source.IDs.NodeID || got.IDs.ClusterID == p.Source.IDs.ClusterID {
 				t.Errorf("ids %x of %x: want fresh ones, as planned: %x", got.IDs, p.Source.IDs, p.IDs)
 			}
-			if got.Facts != p.Source.Facts || got.Log.State != p.Source.Log.State {
-				t.Errorf("facts and state of the copy\n%+v %+v, want\n%+v %+v", got.Facts, got.Log.State, p.Source.Facts, p.Source.Log.State)
+			if got.Facts != p.Source.Facts || got.Log.State != p.HardState() {
+				t.Errorf("facts and state of the copy\n%+v %+v, want\n%+v %+v", got.Facts, got.Log.State, p.Source.Facts, p.HardState())
+			}
+		})
+	}
+}
+
+// The last entry of 2.3.7-cluster was acknowledged, but no hard state says so.
+func TestCommitIndex(t *testing.T) {
+	src := inspect(t, fixture.DataDir(t, "2.3.7-cluster"))
+	for name, c := range map[string]struct {
+		keep bool
+		want uint64
+	}{
+		"a cluster of its own takes the whole log": {false, 578},
+		"a member takes what is known":             {true, 577},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := NewPlan(src, Options{Dir: filepath.Join(t.TempDir(), "b"), KeepClusterID: c.keep})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := p.HardState().Commit; got != c.want {
+				t.Errorf("commit index %d, want %d", got, c.want)
 			}
 		})
 	}

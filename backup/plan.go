@@ -212,7 +212,7 @@ func (p *Plan) liveBackend() error {
 // empty backend that counts them as applied keeps them from being replayed
 // onto nothing.
 func (p *Plan) skipBackend() error {
-	p.Backend, p.Index = BackendMake, p.Source.Log.Commit
+	p.Backend, p.Index = BackendMake, p.HardState().Commit
 	return nil
 }
 
@@ -257,19 +257,23 @@ func (p *Plan) warn() {
 	if torn := p.Source.Torn; torn != nil {
 		p.Warnings = append(p.Warnings, fmt.Sprintf("the log's last write was cut short and is left out: %v", torn))
 	}
-	if lost := p.Source.Log.Last - min(p.Source.Log.Last, p.Source.Log.Commit); lost > 0 {
-		p.Warnings = append(p.Warnings, fmt.Sprintf("the last %d entries are not known to be committed; they are copied, but --force-new-cluster drops them", lost))
+	if log := p.Source.Log; !p.Options.KeepClusterID && log.Last > log.Commit {
+		p.Warnings = append(p.Warnings, fmt.Sprintf("this member can't tell whether the cluster committed its last entries, index %d to %d: the copy keeps them", log.Commit+1, log.Last))
 	}
 }
 
 // HardState is the last one of the copy: the source's, with the commit index
-// raised to what is known to be committed. Without that --force-new-cluster
-// drops acknowledged writes, since etcd does not write a new commit index for
-// its own sake.
+// raised. etcd does not write a new commit index for its own sake, so that
+// --force-new-cluster, which drops what is above it, would lose acknowledged
+// writes. A copy that becomes a cluster of its own takes the member's whole log
+// for the truth; one that joins its cluster again only what is known to be.
 func (p *Plan) HardState() walcodec.HardState {
 	log := p.Source.Log
 	state := log.State
 	state.Commit = max(state.Commit, log.Commit)
+	if !p.Options.KeepClusterID {
+		state.Commit = max(state.Commit, log.Last)
+	}
 	if state.Term < log.LastTerm {
 		state.Term, state.Vote = log.LastTerm, 0
 	}

@@ -6,8 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/etcd-lifeboat/lifeboat/snapcodec"
+	"github.com/etcd-lifeboat/lifeboat/walcodec"
 )
 
 // Backend is the v3 backend that a start would use.
@@ -19,6 +21,7 @@ type Backend struct {
 	StorageVersion  string // 3.6 and later; else empty
 	ClusterVersion  string // 3.5 and later; else empty
 	HasKeys         bool   // holds at least one key, of any revision
+	Members         snapcodec.Membership
 	// Unread is why it could not be read while an etcd was writing it; the
 	// fields above are zero then.
 	Unread error
@@ -94,6 +97,9 @@ func (b *Backend) fill(db *snapcodec.DB) error {
 		return err
 	}
 	b.ClusterVersion = cluster.Version
+	if b.Members, err = db.Membership(); err != nil {
+		return err
+	}
 	err = db.Keys(snapcodec.Revision{}, func(*snapcodec.KeyRecord) error {
 		b.HasKeys = true
 		return fs.SkipAll
@@ -102,4 +108,23 @@ func (b *Backend) fill(db *snapcodec.DB) error {
 		return nil
 	}
 	return err
+}
+
+// holds tells whether the effect of a conf change that adds or removes a
+// member is in the backend. Updates may be repeated and don't count.
+func (b *Backend) holds(cc walcodec.ConfChange) bool {
+	if b == nil {
+		return false
+	}
+	member, there := b.Members.Member(cc.NodeID)
+	switch cc.Type {
+	case walcodec.ConfChangeAddNode:
+		return there && !member.IsLearner
+	case walcodec.ConfChangeAddLearnerNode:
+		return there
+	case walcodec.ConfChangeRemoveNode:
+		return slices.Contains(b.Members.Removed, cc.NodeID)
+	default:
+		return false
+	}
 }

@@ -111,7 +111,7 @@ func (f Facts) needs(step Step, r Release) bool {
 	case StepBlankV2:
 		return r == R36 && f.V2Others || r == R37 && f.V2Entries
 	case StepRaiseIndex:
-		return !r.Before(R36) && f.ConfUnmarked && f.Raisable
+		return !r.Before(R36) && f.ConfUnmarked
 	case StepRecord:
 		return r == R37 && f.BareRecord && f.Mark
 	default:

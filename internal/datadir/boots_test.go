@@ -13,9 +13,7 @@ func TestFor(t *testing.T) {
 	old := Facts{Origin: R34, ClusterVersion: R34, Snapshot: true, BareRecord: true, Backend: true, Padded: true,
 		V2Entries: true, V2Others: true, Mark: true}
 	unmarked := old
-	unmarked.ConfUnmarked, unmarked.Raisable = true, true
-	stuck := old
-	stuck.ConfUnmarked = true
+	unmarked.ConfUnmarked = true
 	newer := Facts{Origin: R37, ClusterVersion: R37, StorageVersion: R37, Backend: true, Padded: true}
 	for name, c := range map[string]struct {
 		facts   Facts
@@ -33,7 +31,6 @@ func TestFor(t *testing.T) {
 		"3.4 to 3.7":             {old, R37, []Step{StepBlankV2, StepRecord}, ""},
 		"3.4 to 2.3":             {old, R23, nil, "backend"},
 		"conf changes unapplied": {unmarked, R36, []Step{StepBlankV2, StepRaiseIndex}, ""},
-		"conf changes stuck":     {stuck, R36, nil, "refuse to repeat"},
 		"3.7 to 3.6":             {newer, R36, nil, "storage version is 3.7"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -27,11 +27,9 @@ type Facts struct {
 
 	BareRecord bool // the log's record of the snapshot does not say who votes
 	Mark       bool // the entry at the backend's consistent index is in the log
-	// ConfUnmarked tells of conf changes after the backend's consistent index,
-	// written by an etcd that puts them into the backend at once. Raisable says
-	// that the index can be raised past them.
+	// ConfUnmarked tells of conf changes after the backend's consistent index
+	// that it holds nevertheless.
 	ConfUnmarked bool
-	Raisable     bool
 }
 
 // loadBase reads what the base says about the members and user data.
@@ -100,18 +98,9 @@ func (d *Dir) facts(version string) (Facts, error) {
 		err = f.addBackend(*d.Backend)
 	}
 	f.Origin = f.origin(d.Backend)
-	f.addConfChanges(d)
+	// From 3.5 on the index is written with every change of the backend.
+	f.ConfUnmarked = d.Log.Raised != nil && f.Origin.Before(R35)
 	return f, err
-}
-
-// addConfChanges is about 3.4 and before, where the consistent index rises
-// with v3 requests only.
-func (f *Facts) addConfChanges(d *Dir) {
-	if d.Backend == nil || !f.Origin.Before(R35) {
-		return
-	}
-	f.ConfUnmarked = d.Log.LastConf > d.Backend.ConsistentIndex
-	f.Raisable = d.Log.Raised != nil && d.Log.LastConf <= d.Log.Raised.Index
 }
 
 func (f *Facts) addBackend(b Backend) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -116,7 +117,10 @@ func (d *Dir) chooseBase(ctx context.Context, backend *Backend) (*walcodec.Repor
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := snap.usable(report); err != nil {
+		var unreadable *fs.PathError
+		if err := snap.usable(report); errors.As(err, &unreadable) {
+			return nil, nil, err
+		} else if err != nil {
 			snap.Problem = err.Error()
 			continue
 		}
@@ -140,7 +144,7 @@ func (d *Dir) verify(ctx context.Context, base uint64, backend *Backend) (*walco
 	var err error
 	if d.log, err = walcodec.OpenLog(os.DirFS(d.WAL), walcodec.LogOptions{FromIndex: base}); err != nil {
 		d.log = nil
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("%s: %w", d.WAL, err)
 	}
 	mark := uint64(0)
 	if backend != nil {
@@ -217,7 +221,7 @@ func (d *Dir) sumUp(r *walcodec.Report, s *scan) error {
 			return err
 		}
 	}
-	f := fold{scan: s, report: r, members: members, self: d.IDs.NodeID}
+	f := fold{scan: s, report: r, members: members, self: d.IDs.NodeID, held: d.Backend.holds}
 	d.Log = f.sum(base)
 	d.Started, d.Removed = members.started, members.removed
 	if err := d.checkBackend(); err != nil {

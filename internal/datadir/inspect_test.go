@@ -43,7 +43,7 @@ func TestInspectFixtures(t *testing.T) {
 			V2Data: "/svc in the snapshot", V2Entries: true, V2Others: true}},
 		"3.4.23-mixed": {301, 302, 534, 534, 534, Facts{
 			Origin: R34, ClusterVersion: R34, Snapshot: true, SnapVersion: "3.4.0", BareRecord: true, Backend: true, Padded: true,
-			V2Data: "/a in the snapshot", V2Entries: true, V2Others: true, Mark: true, Raisable: true}},
+			V2Data: "/a in the snapshot", V2Entries: true, V2Others: true, Mark: true}},
 		"3.5.33": {0, 1, 109, 109, 109, Facts{
 			Origin: R35, ClusterVersion: R35, Backend: true, Padded: true, V2Entries: true, Mark: true}},
 	} {

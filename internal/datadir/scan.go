@@ -24,7 +24,6 @@ type segmentScan struct {
 	markTerm uint64 // term of the entry at the mark; 0: not here
 	notes    []note
 	v3       int
-	afterV3  *point // the entry before the first v3 request above the mark
 	other    int    // v2 requests but for the membership PUTs
 	firstV2  string // the first of those
 	userV2   string // the first that writes user data
@@ -36,10 +35,10 @@ type point struct{ index, term uint64 }
 // note is an entry that changes the membership: a conf change, or one of
 // etcd's own PUTs.
 type note struct {
-	at    walcodec.Position
-	index uint64
-	conf  *walcodec.ConfChange
-	put   *walcodec.Request
+	at walcodec.Position
+	point
+	conf *walcodec.ConfChange
+	put  *walcodec.Request
 }
 
 // maxNotes bounds what a segment keeps: etcd takes one conf change at a time,
@@ -74,23 +73,15 @@ func (s *scan) add(seg *segmentScan, at walcodec.Position, e walcodec.Entry) err
 	case walcodec.V2Request:
 		return seg.v2(at, e)
 	case walcodec.V3Request:
-		s.countV3(seg, e)
+		seg.v3++
 	case walcodec.ConfChangePayload:
 		cc, err := walcodec.ParseConfChange(bytes.Clone(e.Data))
 		if err != nil {
 			return err
 		}
-		return seg.note(note{at: at, index: e.Index, conf: &cc})
+		return seg.note(note{at: at, point: point{e.Index, e.Term}, conf: &cc})
 	}
 	return nil
-}
-
-func (s *scan) countV3(seg *segmentScan, e walcodec.Entry) {
-	seg.v3++
-	if e.Index > s.mark && seg.afterV3 == nil {
-		before := seg.last
-		seg.afterV3 = &before
-	}
 }
 
 func (seg *segmentScan) note(n note) error {
@@ -108,7 +99,7 @@ func (seg *segmentScan) v2(at walcodec.Position, e walcodec.Entry) error {
 		if err != nil {
 			return err
 		}
-		return seg.note(note{at: at, index: e.Index, put: &r})
+		return seg.note(note{at: at, point: point{e.Index, e.Term}, put: &r})
 	}
 	seg.other++
 	if seg.firstV2 == "" {

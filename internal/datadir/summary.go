@@ -23,15 +23,15 @@ type Log struct {
 	// Mark is the snapshot record that etcd would write at the backend's
 	// consistent index; nil if that entry is not in the log.
 	Mark *walcodec.Snapshot
-	// Raised is the one at the last index before the next v3 request (or at
-	// the commit index): up to there nothing touches the keyspace, so that the
-	// consistent index could as well be this. nil if it is not in the log.
+	// Raised is the one at the last conf change after the mark that the
+	// backend holds nevertheless, as 3.4 and before leave it; nil if there is
+	// none. A backend is a prefix of the log's effects, so it holds everything
+	// up to there.
 	Raised   *walcodec.Snapshot
 	Padded   bool // some record is framed as 3.0 and later do
 	BaseConf bool // the base's snapshot record says who votes (3.5 and later)
 	V2       V2Entries
-	V3       int    // v3 requests
-	LastConf uint64 // index of the last committed conf change
+	V3       int // v3 requests
 }
 
 // V2Entries counts the v2 requests.
@@ -47,9 +47,9 @@ type fold struct {
 	scan    *scan
 	report  *walcodec.Report
 	members *roster
-	self    uint64 // member id
+	self    uint64                         // member id
+	held    func(walcodec.ConfChange) bool // by the backend
 	log     Log
-	before  *point // the next v3 request after the mark follows it
 }
 
 // sum is the summary; members starts as of the base and ends as of the commit index.
@@ -79,12 +79,6 @@ func (f *fold) counts(base point) {
 		f.log.V2.User = firstOf(f.log.V2.User, seg.userV2)
 		if seg.markTerm != 0 {
 			f.log.Mark = &walcodec.Snapshot{Index: f.scan.mark, Term: seg.markTerm}
-		}
-		if f.before == nil && seg.afterV3 != nil {
-			f.before = seg.afterV3
-			if f.before.index == 0 {
-				*f.before = last
-			}
 		}
 		if seg.last.index > base.index {
 			last = seg.last
@@ -122,18 +116,23 @@ func (f *fold) notes() []note {
 	return all
 }
 
-// membership follows the changes up to the commit index, and beyond it as long
-// as this member is the only voter: what a sole voter has stored is committed.
+// membership follows the changes up to the commit index, and beyond it as far
+// as the backend proves it, or as this member is the only voter: what a sole
+// voter has stored is committed.
 func (f *fold) membership(notes []note) {
 	for _, n := range notes {
-		f.pass(n.index)
-		if n.index > f.log.Commit && !f.members.alone(f.self) {
+		f.passMark(n.index)
+		held := n.conf != nil && n.index > f.scan.mark && f.held(*n.conf)
+		if n.index > f.log.Commit && !held && !f.members.alone(f.self) {
 			return
 		}
 		f.log.Commit = max(f.log.Commit, n.index)
 		f.take(n)
+		if held {
+			f.log.Raised = f.record(n.point)
+		}
 	}
-	f.pass(f.log.Last + 1)
+	f.passMark(f.log.Last + 1)
 	if f.members.alone(f.self) {
 		f.log.Commit = f.log.Last
 	}
@@ -145,22 +144,19 @@ func (f *fold) take(n note) {
 		f.members.see(*n.put)
 		return
 	}
-	f.log.LastConf = n.index
 	f.members.apply(*n.conf)
 }
 
-// pass says who votes at the marks that lie before index.
-func (f *fold) pass(index uint64) {
+// passMark says who votes at the mark, if it lies before index.
+func (f *fold) passMark(index uint64) {
 	if m := f.log.Mark; m != nil && m.ConfState == nil && m.Index < index {
 		m.ConfState = f.members.confState()
 	}
-	raised := f.before
-	if raised == nil {
-		raised = &point{f.log.Last, f.log.LastTerm}
-	}
-	if f.log.Raised == nil && raised.index < index {
-		f.log.Raised = &walcodec.Snapshot{Index: raised.index, Term: raised.term, ConfState: f.members.confState()}
-	}
+}
+
+// record is the snapshot record that etcd would write after p.
+func (f *fold) record(p point) *walcodec.Snapshot {
+	return &walcodec.Snapshot{Index: p.index, Term: p.term, ConfState: f.members.confState()}
 }
 
 // isMembership tells etcd's own two PUTs: member attributes and cluster version.
