@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"go.etcd.io/etcd/server/v3/etcdserver/api/snap"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v2store"
 	"go.uber.org/zap"
 
 	"github.com/etcd-lifeboat/lifeboat/snapcodec"
@@ -117,7 +118,7 @@ func (m *machine) restore(name string) error {
 		return fmt.Errorf("snapshot %s: %w", filepath.Base(name), err)
 	}
 	fresh := newMachine(uint64(m.cluster.local), uint64(m.cluster.id))
-	if err := fresh.store.Recovery(snapshot.GetData()); err != nil {
+	if err := recoverStore(fresh.store, snapshot.GetData()); err != nil {
 		return fmt.Errorf("snapshot %s: v2 store: %w", filepath.Base(name), err)
 	}
 	if err := fresh.cluster.recover(); err != nil {
@@ -131,6 +132,23 @@ func (m *machine) restore(name string) error {
 	}
 	*m = *fresh
 	return nil
+}
+
+// recoverStore fills an empty store. etcd's own code takes the shape of the
+// JSON for granted: where it panics now, or would later, this is an error.
+func recoverStore(store v2store.Store, data []byte) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("key tree: %v", cause)
+		}
+	}()
+	if err := store.Recovery(data); err != nil {
+		return err
+	}
+	if _, err := store.Get("/", true, false); err != nil {
+		return err
+	}
+	return checkHistory(store)
 }
 
 // replay applies the committed entries after the machine's snapshot and keeps

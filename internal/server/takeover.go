@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -71,16 +72,17 @@ func repair(b *booted) error {
 }
 
 func keepBroken(name string) error {
-	data, err := os.ReadFile(name) // at most a segment
+	in, err := os.Open(name)
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(name+".broken", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileutil.PrivateFileMode)
+	defer in.Close()
+	out, err := os.OpenFile(name+".broken", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileutil.PrivateFileMode)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Sync(), out.Close())
 }
 
 // openWAL opens etcd's log after the last entry applied. Asking for that point

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"reflect"
@@ -51,4 +52,28 @@ func directory(store v2store.Store, key string) (dirNode, bool) {
 	}
 	d := dirNode{Children: n.Elem().FieldByName("Children"), ModifiedIndex: n.Elem().FieldByName("ModifiedIndex")}
 	return d, !d.Children.IsNil()
+}
+
+// checkHistory checks the ring of past events that a snapshot brought along:
+// the store indexes it by the numbers in the snapshot.
+func checkHistory(store v2store.Store) error {
+	hub := reflect.ValueOf(store).Elem().FieldByName("WatcherHub")
+	if hub.IsNil() || hub.Elem().FieldByName("EventHistory").IsNil() {
+		return errors.New("no event history")
+	}
+	history, ok := hub.Elem().FieldByName("EventHistory").Interface().(*v2store.EventHistory)
+	if !ok {
+		return errors.New("event history: unknown type")
+	}
+	q := history.Queue
+	n := len(q.Events)
+	if n == 0 || n != q.Capacity || q.Size < 0 || q.Size > n || q.Front < 0 || q.Front >= n || q.Back != (q.Front+q.Size)%n {
+		return fmt.Errorf("event history: ring of %d with %d of %d events from %d to %d", n, q.Size, q.Capacity, q.Front, q.Back)
+	}
+	for i := range q.Size {
+		if ev := q.Events[(q.Front+i)%n]; ev == nil || ev.Node == nil {
+			return fmt.Errorf("event history: event %d is missing", i)
+		}
+	}
+	return nil
 }
