@@ -27,4 +27,24 @@
 //
 // With [Options.ReadOnly] nothing in the dir is written, locked or created;
 // with [Options.Clone] a throw-away copy is served.
+//
+// # What it writes at a boot
+//
+// A dir opened for writing gets, through the log: the conf changes that make
+// it stand alone, raft's empty entry, and once it is served its member's name
+// and client URLs, as with etcd; for a dir of 2.x also the cluster version
+// 3.0.0, since etcd 2 can't read the log any more from here on (etcd from 3.4.32
+// on raises the version within 3.x only). The layout of 2.0.0 and 2.0.1 is moved
+// under member/, and a dir of 2.x that has a snapshot gets an empty backend that
+// saw it.
+//
+// # Differences from etcd
+//
+// A member that is added is in the list and in the log, and no more: etcd would
+// lose its quorum until the member comes, this server goes on alone. The next
+// boot removes it again.
+//
+// A PUT on /v2/keys/0/members/ID/attributes sets a key; etcd takes it for a
+// member's and panics. /debug/vars and /config/local/log are not there, CORS
+// headers only if asked for.
 package server
