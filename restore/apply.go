@@ -95,6 +95,9 @@ func (w *memberWriter) copyBackend(progress func(int64)) error {
 
 // finish makes the copy of the backend the new member's.
 func (p *Plan) finish(d *dirs) error {
+	if err := addFreelist(d.backend, p.Source.DB); err != nil {
+		return err
+	}
 	if err := p.editBackend(d.backend.Name()); err != nil {
 		return err
 	}
