@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -97,7 +98,7 @@ func (o *serveOptions) check() error {
 }
 
 func (o *serveOptions) run(ctx context.Context, e *env) error {
-	options, err := o.options(e)
+	config, err := o.tls.config()
 	if err != nil {
 		return err
 	}
@@ -105,34 +106,26 @@ func (o *serveOptions) run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	booted, err := o.boot(ctx, e, options)
+	booted, err := o.boot(ctx, o.options(e, config, listener.Addr()))
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	booted.report.URL = options.tls.url(listener.Addr())
-	if err := booted.print(e, o.output); err != nil {
-		return errors.Join(err, listener.Close(), booted.close())
-	}
-	warnOpen(e, listener.Addr(), o.tls)
-	return booted.serve(ctx, listener)
+	return booted.serve(ctx, listener, func(err error) error {
+		if err != nil {
+			fmt.Fprintln(e.Stderr, "warning: the members' list does not lead here; clients need --no-sync:", err)
+		}
+		warnOpen(e, listener.Addr(), o.tls)
+		return booted.print(e, o.output)
+	})
 }
 
-// serveSettings are the server's options, and how clients reach it.
-type serveSettings struct {
-	server.Options
-	tls serveTLS
-}
-
-func (o *serveOptions) options(e *env) (serveSettings, error) {
-	config, err := o.tls.config()
-	if err != nil {
-		return serveSettings{}, err
-	}
-	quiet := slog.New(slog.NewTextHandler(e.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	return serveSettings{tls: o.tls, Options: server.Options{
+func (o *serveOptions) options(e *env, config *tls.Config, addr net.Addr) server.Options {
+	return server.Options{
 		WALDir: o.walDir, Clone: o.clone, ReadOnly: o.readOnly, KeepUncommitted: o.keepUncommitted,
-		SnapshotCount: o.snapshotCount, TLS: config, CORS: o.cors, Logger: quiet,
-	}}, nil
+		SnapshotCount: o.snapshotCount, TLS: config, CORS: o.cors,
+		ClientURLs: []string{o.tls.url(addr)},
+		Logger:     slog.New(slog.NewTextHandler(e.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
+	}
 }
 
 // address is where to listen: on loopback unless a host is given.
@@ -144,9 +137,9 @@ func (o *serveOptions) address() string {
 }
 
 // boot looks at the dir, and boots it if that is safe and of use.
-func (o *serveOptions) boot(ctx context.Context, e *env, options serveSettings) (*bootedServer, error) {
+func (o *serveOptions) boot(ctx context.Context, options server.Options) (*bootedServer, error) {
 	if o.create {
-		if err := createIfNew(o.dataDir); err != nil {
+		if err := createIfNew(ctx, o.dataDir); err != nil {
 			return nil, err
 		}
 	}
@@ -158,12 +151,12 @@ func (o *serveOptions) boot(ctx context.Context, e *env, options serveSettings) 
 	if err := o.checkDir(dir); err != nil {
 		return nil, err
 	}
-	srv, err := server.Open(ctx, o.dataDir, options.Options)
+	srv, err := server.Open(ctx, o.dataDir, options)
 	if err != nil {
 		return nil, err
 	}
 	booted := &bootedServer{server: srv}
-	if err := booted.describe(dir, options.Options); err != nil {
+	if err := booted.describe(dir, options); err != nil {
 		return nil, errors.Join(err, booted.close())
 	}
 	return booted, nil
@@ -183,8 +176,11 @@ func (o *serveOptions) checkDir(dir *datadir.Dir) error {
 	return server.CheckV2(dir)
 }
 
+// newPeerURL is etcd's default in other words: see [server.Server.SetPeerURL].
+const newPeerURL = "http://127.0.0.1:2380"
+
 // createIfNew makes a data dir where there is nothing.
-func createIfNew(dir string) error {
+func createIfNew(ctx context.Context, dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -192,7 +188,14 @@ func createIfNew(dir string) error {
 	if len(entries) > 0 {
 		return nil
 	}
-	return server.Create(dir)
+	if err := server.Create(dir); err != nil {
+		return err
+	}
+	fresh, err := server.Open(ctx, dir, server.Options{})
+	if err != nil {
+		return err
+	}
+	return errors.Join(fresh.SetPeerURL(ctx, newPeerURL), fresh.Close(ctx))
 }
 
 // serveExit gives the known errors their exit codes.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
 	"github.com/etcd-lifeboat/lifeboat/internal/server"
@@ -46,6 +47,7 @@ func (b *bootedServer) describe(dir *datadir.Dir, o server.Options) error {
 		return err
 	}
 	b.report = serveReport{
+		URL:     o.ClientURLs[0],
 		DataDir: dir.Root, Mode: serveMode(o), Etcd: dir.Facts.Origin.String(), Name: status.Name,
 		MemberID: snapcodec.FormatID(status.MemberID), ClusterID: snapcodec.FormatID(status.ClusterID),
 		SnapshotIndex: status.Boot.Snapshot, RaftIndex: status.Boot.Applied, V2Index: status.Boot.StoreIndex,
@@ -104,16 +106,30 @@ func (r serveReport) notices() []string {
 	return all
 }
 
-// serve answers until ctx ends or the server can't go on.
-func (b *bootedServer) serve(ctx context.Context, l net.Listener) error {
-	served := make(chan error, 1)
+// publishTimeout is how long the server may take to tell clients where it is.
+// etcd allows a request that goes through the log 7 s.
+const publishTimeout = 7 * time.Second
+
+// serve answers until ctx ends or the server can't go on. It calls ready once
+// clients find it; an error says that they do not.
+func (b *bootedServer) serve(ctx context.Context, l net.Listener, ready func(error) error) error {
+	served, told := make(chan error, 1), make(chan error, 1)
 	go func() { served <- b.server.Serve(l) }()
-	select {
-	case err := <-served:
-		return errors.Join(err, b.close())
-	case <-ctx.Done():
-		err := b.close()
-		return errors.Join(err, <-served)
+	waiting, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	go func() { told <- b.server.Published(waiting, b.report.URL) }()
+	for {
+		select {
+		case err := <-served:
+			return errors.Join(err, b.close())
+		case <-ctx.Done():
+			err := b.close()
+			return errors.Join(err, <-served)
+		case err := <-told:
+			if err := ready(err); err != nil {
+				return errors.Join(err, b.close(), <-served)
+			}
+		}
 	}
 }
 
