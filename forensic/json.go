@@ -184,44 +184,46 @@ func validUTF8[T string | []byte](value T) bool {
 	return false
 }
 
-// appendJSONString writes value, which is UTF-8, in quotes. Eight bytes at a
-// time are copied up to the first that needs a backslash: values are often JSON
-// themselves, and full of those.
+// appendJSONString writes value, which is UTF-8, in quotes.
 func appendJSONString[T string | []byte](dst []byte, value T) []byte {
 	dst = append(dst, '"')
-	for {
-		dst = slices.Grow(dst, len(value)+8)
-		n, done := copyPlain(dst[len(dst):cap(dst)], value)
-		dst, value = dst[:len(dst)+n], value[done:]
-		if len(value) == 0 {
-			return append(dst, '"')
+	for len(value) > 0 {
+		var done int
+		dst, done = appendWords(dst, value)
+		value = value[done:]
+		n := min(len(value), 8)
+		for i := range n {
+			dst = appendEscaped(dst, value[i])
 		}
+		value = value[n:]
 	}
+	return append(dst, '"')
 }
 
-// copyPlain copies and escapes value to dst as far as there is room for it. It
-// returns how many bytes it wrote and how many it took.
-func copyPlain[T string | []byte](dst []byte, value T) (n, done int) {
-	for done+8 <= len(value) && n+8+maxEscape <= len(dst) {
+// appendWords escapes value eight bytes at a time, up to the first eight that
+// have a control character. It returns how many bytes it took. Quotes are what
+// it has to be fast with: values are often JSON themselves.
+func appendWords[T string | []byte](dst []byte, value T) (_ []byte, done int) {
+	dst = slices.Grow(dst, 2*len(value)+8)
+	out, n := dst[len(dst):cap(dst)], 0
+	for ; len(value)-done >= 8; done += 8 {
 		x := load64(value[done : done+8])
-		binary.LittleEndian.PutUint64(dst[n:], x)
-		plain := bits.TrailingZeros64(escapeMask(x)) / 8
-		n, done = n+plain, done+plain
-		if plain < 8 {
-			n += putEscape(dst[n:], value[done])
-			done++
+		if hasControl(x) {
+			break
 		}
-	}
-	for done < len(value) && n+maxEscape <= len(dst) {
-		if c := value[done]; c >= ' ' && c != '"' && c != '\\' {
-			dst[n] = c
+		binary.LittleEndian.PutUint64(out[n:], x)
+		written := 0 // of the eight
+		for escapes := escapeBits(x); escapes != 0; escapes &= escapes - 1 {
+			at := bits.TrailingZeros64(escapes)
+			n += at/8 - written
+			out[n] = '\\'
 			n++
-		} else {
-			n += putEscape(dst[n:], c)
+			binary.LittleEndian.PutUint64(out[n:], x>>at)
+			written = at / 8
 		}
-		done++
+		n += 8 - written
 	}
-	return n, done
+	return dst[:len(dst)+n], done
 }
 
 func load64[T string | []byte](b T) uint64 {
@@ -230,39 +232,41 @@ func load64[T string | []byte](b T) uint64 {
 		uint64(b[4])<<32 | uint64(b[5])<<40 | uint64(b[6])<<48 | uint64(b[7])<<56
 }
 
-// escapeMask sets the top bit of each byte of x that JSON escapes: quotes,
-// backslashes, and those below a space. Bytes above the first such may be set
-// too.
-func escapeMask(x uint64) uint64 {
-	const ones, tops = 0x0101010101010101, 0x8080808080808080
-	quote, backslash := x^ones*'"', x^ones*'\\'
-	return ((x-ones*' ')&^x | (quote-ones)&^quote | (backslash-ones)&^backslash) & tops
+const (
+	eachByte = 0x0101010101010101
+	lowBits  = 0x7f * eachByte
+	topBits  = 0x80 * eachByte
+)
+
+// hasControl tells whether one of the eight bytes of x is below a space.
+func hasControl(x uint64) bool {
+	return (x-' '*eachByte)&^x&topBits != 0
 }
 
-// maxEscape is the size of the longest escape, \u001f.
-const maxEscape = 6
+// escapeBits sets the lowest bit of each byte of x that is a quote or a
+// backslash.
+func escapeBits(x uint64) uint64 {
+	quote, backslash := x^'"'*eachByte, x^'\\'*eachByte
+	neither := (quote&lowBits + lowBits | quote) & (backslash&lowBits + lowBits | backslash)
+	return ^neither & topBits >> 7
+}
 
-// putEscape writes the escape of c and returns its size. dst has room for the
-// longest.
-func putEscape(dst []byte, c byte) int {
-	_ = dst[maxEscape-1]
-	dst[0], dst[1] = '\\', c
-	switch c {
-	case '"', '\\':
-		return 2
-	case '\n':
-		dst[1] = 'n'
-		return 2
-	case '\r':
-		dst[1] = 'r'
-		return 2
-	case '\t':
-		dst[1] = 't'
-		return 2
+// appendEscaped escapes one byte.
+func appendEscaped(dst []byte, c byte) []byte {
+	switch {
+	case c == '"' || c == '\\':
+		return append(dst, '\\', c)
+	case c >= ' ':
+		return append(dst, c)
+	case c == '\n':
+		return append(dst, '\\', 'n')
+	case c == '\r':
+		return append(dst, '\\', 'r')
+	case c == '\t':
+		return append(dst, '\\', 't')
 	}
 	const digits = "0123456789abcdef"
-	dst[1], dst[2], dst[3], dst[4], dst[5] = 'u', '0', '0', digits[c>>4], digits[c&15]
-	return maxEscape
+	return append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
 }
 
 // appendJSON writes damage as the lines of a dump and the lists of a report
