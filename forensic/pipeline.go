@@ -26,7 +26,7 @@ type pipeline struct {
 
 // The bounds of a batch: bytes of records, and their number.
 const (
-	batchBytes = 256 << 10
+	batchBytes = 128 << 10
 	batchItems = 1024
 )
 
