@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/fstest"
@@ -26,40 +27,45 @@ func entryData(index uint64) []byte {
 // TestLiveLog verifies and copies a log again and again while etcd's writer
 // appends to it at full speed and cuts segments. Each copy must be a prefix.
 func TestLiveLog(t *testing.T) {
-	smallSegments(t, 1<<20)
+	smallSegments(t, 256<<10)
 	dir := filepath.Join(t.TempDir(), "wal")
 	w, err := wal.Create(zap.NewNop(), dir, AppendMetadata(nil, Metadata{NodeID: 1, ClusterID: 2}))
 	must(t, err)
-	var stop atomic.Bool
-	defer stop.Store(true)
-	written := make(chan uint64, 1)
-	go func() { written <- writeUntil(t, w, &stop) }()
-	seen := uint64(0)
-	for range 60 {
+	var done atomic.Bool
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		defer done.Store(true)
+		writeMany(t, w, 2000)
+	})
+	defer writer.Wait()
+	seen, copies := uint64(0), 0
+	for ; !done.Load(); copies++ {
 		last := copyLive(t, dir)
 		if last < seen {
 			t.Errorf("a copy ends at %d, one before it at %d", last, seen)
 		}
 		seen = last
 	}
-	stop.Store(true)
-	if last := <-written; copyLive(t, dir) != last {
-		t.Errorf("the copy after the last write does not end at %d", last)
+	if last := copyLive(t, dir); last != 2000 {
+		t.Errorf("the copy after the last write ends at %d", last)
 	}
 	must(t, w.Close())
-	t.Logf("%d entries", seen)
+	t.Logf("%d copies on the way", copies)
 }
 
-func writeUntil(t *testing.T, w *wal.WAL, stop *atomic.Bool) uint64 {
+// writeMany saves that many entries, up to five at a time.
+func writeMany(t *testing.T, w *wal.WAL, n uint64) {
 	term := uint64(1)
-	for index := uint64(1); ; index++ {
-		commit := index - 1
-		err := w.Save(&raftpb.HardState{Term: &term, Vote: &term, Commit: &commit}, []*raftpb.Entry{{Term: &term, Index: &index, Data: entryData(index)}})
-		if err != nil {
-			t.Error(err)
+	for index := uint64(0); index < n; {
+		commit := index
+		var entries []*raftpb.Entry
+		for range min(1+index%5, n-index) {
+			index++
+			entries = append(entries, &raftpb.Entry{Term: &term, Index: new(index), Data: entryData(index)})
 		}
-		if err != nil || stop.Load() {
-			return index
+		if err := w.Save(&raftpb.HardState{Term: &term, Vote: &term, Commit: &commit}, entries); err != nil {
+			t.Error(err)
+			return
 		}
 	}
 }

@@ -9,7 +9,9 @@ import (
 
 // TestVerifyReportsGaps leaves indexes out within a segment and between two.
 func TestVerifyReportsGaps(t *testing.T) {
-	one := func(index uint64) save { return save{entries: []Entry{{Term: 1, Index: index, Data: make([]byte, 100)}}} }
+	one := func(index uint64) save {
+		return save{entries: []Entry{{Term: 1, Index: index, Data: make([]byte, 100)}}}
+	}
 	tests := []struct {
 		name    string
 		indexes []uint64
