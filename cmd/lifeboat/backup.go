@@ -102,11 +102,8 @@ func (o *backupOptions) parse(cmd *cobra.Command) (backup.Options, error) {
 func (o *backupOptions) parseNames(opts *backup.Options) error {
 	var err error
 	if o.nodeID != "" {
-		if opts.NodeID, err = snapcodec.ParseID(strings.TrimPrefix(o.nodeID, "0x")); err != nil {
-			return fmt.Errorf("--node-id: %w", err)
-		}
-		if opts.NodeID == 0 {
-			return errors.New("--node-id: 0 is no member id")
+		if opts.NodeID, err = parseNodeID(o.nodeID); err != nil {
+			return err
 		}
 	}
 	if o.target != "" {
@@ -131,19 +128,44 @@ func (o *backupOptions) run(ctx context.Context, e *env, opts backup.Options) er
 	if err != nil {
 		return fmt.Errorf("backup: %w", err)
 	}
+	report, err := applyBackup(ctx, e, "backup", plan, o.dryRun)
+	if err != nil {
+		return err
+	}
+	if err := printBackup(e, o.output, report); err != nil || o.output == outputJSON {
+		return err
+	}
+	_, err = fmt.Fprint(e.Stdout, report.startHint())
+	return err
+}
+
+// applyBackup carries a plan out, unless it is only to be shown.
+func applyBackup(ctx context.Context, e *env, what string, plan *backup.Plan, dryRun bool) (backupReport, error) {
 	for _, warning := range plan.Warnings {
 		fmt.Fprintln(e.Stderr, "warning:", warning)
 	}
-	if o.dryRun {
-		return printBackup(e, o.output, newBackupReport(plan, nil))
+	if dryRun {
+		return newBackupReport(plan, nil), nil
 	}
-	bar := newProgress(e.Stderr, "backup", plan.Size())
+	bar := newProgress(e.Stderr, what, plan.Size())
 	result, err := plan.Apply(ctx, bar.add)
 	bar.done()
 	if err != nil {
-		return fmt.Errorf("backup: %w", err)
+		return backupReport{}, fmt.Errorf("%s: %w", what, err)
 	}
-	return printBackup(e, o.output, newBackupReport(plan, &result))
+	return newBackupReport(plan, &result), nil
+}
+
+// parseNodeID reads a member id in hex.
+func parseNodeID(text string) (uint64, error) {
+	id, err := snapcodec.ParseID(strings.TrimPrefix(text, "0x"))
+	if err == nil && id == 0 {
+		err = errors.New("0 is no member id")
+	}
+	if err != nil {
+		return 0, fmt.Errorf("--node-id: %w", err)
+	}
+	return id, nil
 }
 
 // backupExit gives the known errors their exit codes.

@@ -146,7 +146,7 @@ func (r backupReport) text() string {
 	for _, step := range r.Steps {
 		line("changed", "%s", step)
 	}
-	r.writeBoots(&b, line)
+	r.writeBoots(line)
 	return b.String()
 }
 
@@ -162,7 +162,7 @@ func (l logReport) String() string {
 	return text
 }
 
-func (r backupReport) writeBoots(b *strings.Builder, line func(string, string, ...any)) {
+func (r backupReport) writeBoots(line func(string, string, ...any)) {
 	if r.BackupDir == "" {
 		return
 	}
@@ -174,9 +174,16 @@ func (r backupReport) writeBoots(b *strings.Builder, line func(string, string, .
 		}
 		line("not in", "etcd %s: %s%s", no.Etcd, no.Cause, hint)
 	}
+}
+
+// startHint is how to boot the copy; empty for the log alone.
+func (r backupReport) startHint() string {
+	if r.BackupDir == "" {
+		return ""
+	}
 	wal := ""
 	if r.WALDir != "" {
 		wal = " --wal-dir " + r.WALDir
 	}
-	fmt.Fprintf(b, "Start the copy as a new one-member cluster with:\n  etcd --data-dir %s%s --force-new-cluster\n", r.BackupDir, wal)
+	return fmt.Sprintf("Start the copy as a new one-member cluster with:\n  etcd --data-dir %s%s --force-new-cluster\n", r.BackupDir, wal)
 }

@@ -81,12 +81,13 @@ on a dead one, and on a damaged one. It never writes into what it reads.`,
 		return withExit(exitUsage, fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath()))
 	})
 	root.AddCommand(
-		newSnapCommand(e),
-		newSnapshotCommand(e),
 		newBackupCommand(e),
 		newHashKVCommand(e),
+		newMemberCommand(e),
 		newQuickstartCommand(e),
 		newServeCommand(e),
+		newSnapCommand(e),
+		newSnapshotCommand(e),
 		newV2Command(e),
 		newVersionCommand(e),
 		newWALCommand(e),

@@ -31,6 +31,7 @@ type Dir struct {
 	Members   snapcodec.Membership // as of the base; empty without one
 	Started   map[uint64]string    // names of the members that have run, by id, as of the commit index
 	Removed   map[uint64]bool      // members that may never come back
+	PeerURLs  map[uint64][]string  // of every member, by id, as of the commit index
 	Facts     Facts
 
 	log     *walcodec.Log
@@ -223,7 +224,10 @@ func (d *Dir) sumUp(r *walcodec.Report, s *scan) error {
 	}
 	f := fold{scan: s, report: r, members: members, self: d.IDs.NodeID, held: d.Backend.holds}
 	d.Log = f.sum(base)
-	d.Started, d.Removed = members.started, members.removed
+	if d.Backend != nil {
+		members.loadMembers(d.Backend.Members) // 3.6 and later log names as v3 requests
+	}
+	d.Started, d.Removed, d.PeerURLs = members.started, members.removed, members.urls
 	if err := d.checkBackend(); err != nil {
 		return err
 	}

@@ -15,13 +15,14 @@ type roster struct {
 	learners map[uint64]bool
 	started  map[uint64]string // name by id
 	removed  map[uint64]bool
-	version  string // of the cluster
+	urls     map[uint64][]string // peer URLs of every member
+	version  string              // of the cluster
 }
 
 func newRoster() *roster {
 	return &roster{
 		voters: map[uint64]bool{}, learners: map[uint64]bool{},
-		started: map[uint64]string{}, removed: map[uint64]bool{},
+		started: map[uint64]string{}, removed: map[uint64]bool{}, urls: map[uint64][]string{},
 	}
 }
 
@@ -33,19 +34,30 @@ func (m *roster) load(conf snapcodec.ConfState, members snapcodec.Membership) {
 	for _, id := range conf.Learners {
 		m.learners[id] = true
 	}
-	for _, member := range members.Members {
-		if member.Name != "" {
-			m.started[member.ID] = member.Name
-		}
-	}
+	m.loadMembers(members)
 	for _, id := range members.Removed {
 		m.removed[id] = true
 	}
 	m.version = members.ClusterVersion
 }
 
+func (m *roster) loadMembers(members snapcodec.Membership) {
+	for _, member := range members.Members {
+		if m.removed[member.ID] {
+			continue
+		}
+		m.urls[member.ID] = member.PeerURLs
+		if member.Name != "" {
+			m.started[member.ID] = member.Name
+		}
+	}
+}
+
 // apply takes in a conf change as raft does. Updates change no votes.
 func (m *roster) apply(cc walcodec.ConfChange) {
+	if member, err := walcodec.ParseMember(cc.Context); err == nil && len(member.PeerURLs) > 0 {
+		m.urls[cc.NodeID] = member.PeerURLs
+	}
 	switch cc.Type {
 	case walcodec.ConfChangeAddNode:
 		delete(m.learners, cc.NodeID)
@@ -57,6 +69,7 @@ func (m *roster) apply(cc walcodec.ConfChange) {
 		delete(m.voters, cc.NodeID)
 		delete(m.learners, cc.NodeID)
 		delete(m.started, cc.NodeID)
+		delete(m.urls, cc.NodeID)
 		m.removed[cc.NodeID] = true
 	}
 }

@@ -1,0 +1,188 @@
+package live
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// ErrUnreachable is matched by the error when no endpoint answers.
+var ErrUnreachable = errors.New("no endpoint answers")
+
+// maxLag is how many entries a member may have yet to apply and still count as
+// caught up. Under load some are always on their way.
+const maxLag = 1000
+
+// Endpoint is what a member says of itself.
+type Endpoint struct {
+	Address string
+	Err     error // why it did not answer; the rest is zero then
+
+	MemberID uint64
+	Version  string // of the server
+	Leader   bool
+	Learner  bool
+	Applied  uint64 // raft index
+	DBSize   int64  // bytes
+
+	hasLeader bool
+}
+
+// Choice is an endpoint and why it was picked.
+type Choice struct {
+	Endpoint
+	Why    string
+	Passed []string // why each of the others was not
+}
+
+// Pick asks all endpoints of the config for their status and takes a member
+// that is no learner, knows a leader and has caught up; a follower rather than
+// the leader, which has enough to do. timeout is for each endpoint.
+func Pick(ctx context.Context, cfg clientv3.Config, timeout time.Duration) (Choice, error) {
+	all := make([]Endpoint, len(cfg.Endpoints))
+	var group sync.WaitGroup
+	for i, address := range cfg.Endpoints {
+		group.Go(func() { all[i] = ask(ctx, cfg, address, timeout) })
+	}
+	group.Wait()
+	if err := ctx.Err(); err != nil {
+		return Choice{}, err
+	}
+	return choose(all)
+}
+
+func ask(ctx context.Context, cfg clientv3.Config, address string, timeout time.Duration) Endpoint {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	e := Endpoint{Address: address}
+	client, err := dial(ctx, cfg, address)
+	if err != nil {
+		e.Err = err
+		return e
+	}
+	defer client.Close()
+	st, err := client.Status(ctx, address)
+	if err != nil {
+		e.Err = err
+		return e
+	}
+	id := st.Header.GetMemberId()
+	return Endpoint{
+		Address: address, MemberID: id, Version: st.Version,
+		Leader: st.Leader == id, Learner: st.IsLearner, hasLeader: st.Leader != 0,
+		Applied: appliedIndex(st), DBSize: st.DbSize,
+	}
+}
+
+// appliedIndex is the applied index, which servers before 3.4 don't tell.
+func appliedIndex(s *clientv3.StatusResponse) uint64 {
+	if s.RaftAppliedIndex != 0 {
+		return s.RaftAppliedIndex
+	}
+	return s.RaftIndex
+}
+
+// dial connects to one endpoint only: a snapshot is one member's.
+func dial(ctx context.Context, cfg clientv3.Config, address string) (*clientv3.Client, error) {
+	cfg.Endpoints = []string{address}
+	cfg.Context = ctx
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	return clientv3.New(cfg)
+}
+
+// choose is the decision alone.
+func choose(all []Endpoint) (Choice, error) {
+	newest := uint64(0)
+	for _, e := range all {
+		newest = max(newest, e.Applied)
+	}
+	var good []Endpoint
+	var passed []string
+	for _, e := range all {
+		if why := e.unfit(newest); why != "" {
+			passed = append(passed, fmt.Sprintf("%s: %s", e.Address, why))
+		} else {
+			good = append(good, e)
+		}
+	}
+	if len(good) == 0 {
+		return Choice{}, noneFit(all, passed)
+	}
+	best := slices.MinFunc(good, func(a, b Endpoint) int {
+		if a.Leader != b.Leader {
+			return cmp.Compare(rank(a), rank(b))
+		}
+		return cmp.Compare(b.Applied, a.Applied)
+	})
+	return Choice{Endpoint: best, Why: best.why(len(all), newest), Passed: passed}, nil
+}
+
+func rank(e Endpoint) int {
+	if e.Leader {
+		return 1
+	}
+	return 0
+}
+
+// unfit says why a snapshot should not come from e, empty if it may.
+func (e Endpoint) unfit(newest uint64) string {
+	switch {
+	case e.Err != nil:
+		return e.Err.Error()
+	case e.Learner:
+		return "it is a learner"
+	case !e.hasLeader:
+		return "it knows no leader"
+	case newest-e.Applied > maxLag:
+		return fmt.Sprintf("it is %d entries behind", newest-e.Applied)
+	}
+	return ""
+}
+
+func (e Endpoint) why(of int, newest uint64) string {
+	role := "follower"
+	if e.Leader {
+		role = "leader"
+	}
+	if of == 1 {
+		return role + ", the only endpoint given"
+	}
+	return fmt.Sprintf("%s, applied %d of %d", role, e.Applied, newest)
+}
+
+func noneFit(all []Endpoint, passed []string) error {
+	list := strings.Join(passed, "\n  ")
+	for _, e := range all {
+		switch {
+		case e.Err == nil:
+			return fmt.Errorf("no endpoint is fit to take a snapshot from:\n  %s", list)
+		case Denied(e.Err):
+			return fmt.Errorf("%s: %w", e.Address, e.Err)
+		}
+	}
+	return fmt.Errorf("%w:\n  %s", ErrUnreachable, list)
+}
+
+// Denied tells an answer that another try won't change: the server does not let
+// the user do it.
+func Denied(err error) bool {
+	code := status.Code(err)
+	var answer rpctypes.EtcdError
+	if errors.As(err, &answer) {
+		code = answer.Code()
+	}
+	return code == codes.PermissionDenied || code == codes.Unauthenticated || code == codes.InvalidArgument
+}
