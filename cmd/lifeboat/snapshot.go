@@ -15,6 +15,7 @@ import (
 func newSnapshotCommand(e *env) *cobra.Command {
 	cmd := group("snapshot", "Save, look at and restore v3 snapshots, as etcdctl and etcdutl do",
 		newSnapshotRestoreCommand(e),
+		newSnapshotSaveCommand(e),
 		newSnapshotStatusCommand(e),
 	)
 	cmd.Long = `Save, look at and restore v3 snapshots: one file with the whole v3 backend.
@@ -45,8 +46,6 @@ type snapshotRestoreOptions struct {
 	skipHash      bool
 	bump          uint64
 	markCompacted bool
-	mmapSize      uint64
-	output        writeOutFlag
 }
 
 func newSnapshotRestoreCommand(e *env) *cobra.Command {
@@ -88,18 +87,15 @@ func (o *snapshotRestoreOptions) addFlags(cmd *cobra.Command) {
 	f.BoolVar(&o.skipHash, "skip-hash-check", false, "don't check the SHA-256, which a copied member/snap/db does not have;\nits pages are checked instead")
 	f.Uint64Var(&o.bump, "bump-revision", 0, "raise the latest revision by so much")
 	f.BoolVar(&o.markCompacted, "mark-compacted", false, "mark the latest revision as compacted (required with --bump-revision)")
-	f.Uint64Var(&o.mmapSize, "initial-memory-map-size", 0, "taken for etcdutl's sake, without effect")
+	f.Uint64("initial-memory-map-size", 0, "taken for etcdutl's sake, without effect")
 	_ = f.MarkHidden("initial-memory-map-size")
-	addWriteOutFlag(cmd, &o.output)
+	addIgnoredWriteOut(cmd)
 }
 
 // validate checks what can be checked without the file.
 func (o *snapshotRestoreOptions) validate() error {
 	if (o.bump > 0) != o.markCompacted {
 		return errors.New("--bump-revision and --mark-compacted go together")
-	}
-	if o.output == writeOutProtobuf {
-		return errNoProtobuf
 	}
 	if o.dataDir == "" {
 		o.dataDir = o.name + ".etcd"

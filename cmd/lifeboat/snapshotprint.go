@@ -48,6 +48,13 @@ func addWriteOutFlag(cmd *cobra.Command, o *writeOutFlag) {
 	cmd.Flags().VarP(o, "write-out", "w", "format of the results")
 }
 
+// addIgnoredWriteOut is for commands that print nothing which has a format;
+// etcdctl and etcdutl take the flag everywhere.
+func addIgnoredWriteOut(cmd *cobra.Command) {
+	addWriteOutFlag(cmd, new(writeOutFlag))
+	_ = cmd.Flags().MarkHidden("write-out")
+}
+
 // writeOutField is one figure, in the ways that etcdutl prints it.
 type writeOutField struct {
 	header string // of the table
