@@ -29,6 +29,10 @@ type Options struct {
 	// Entry names the one entry that the target will get at its top. With it
 	// the target may be a mount point, since one rename still commits it.
 	Entry string
+	// Replace lets the target hold something. What Commit puts in its place
+	// stays beside it, under its name and this suffix. Empty: such a target is
+	// refused.
+	Replace string
 }
 
 // Dir is a directory in the making. It is not safe for concurrent Commit and
@@ -101,16 +105,18 @@ func (d *Dir) prepare() error {
 	return d.opts.System.mkdir(d.stage, 0o700)
 }
 
-// removeOrphan removes a target that was published for a principal that never came.
+// removeOrphan removes a target that was published for a principal that never
+// came, and puts back what it replaced.
 func (d *Dir) removeOrphan() error {
-	principal, err := os.ReadFile(filepath.Join(d.target, pendingName))
+	text, err := os.ReadFile(filepath.Join(d.final(), pendingName))
 	if err != nil {
 		return nil
 	}
-	if _, err := os.Lstat(string(principal)); err == nil {
-		return nil
+	mark, err := parsePending(string(text))
+	if err != nil || mark.published() {
+		return err
 	}
-	return os.RemoveAll(d.target)
+	return d.unpublish(mark.suffix)
 }
 
 func (d *Dir) checkEmpty() error {
@@ -126,9 +132,38 @@ func (d *Dir) checkEmpty() error {
 		if d.inside && (ours || entry.Name() == "lost+found") {
 			continue
 		}
+		if d.opts.Replace != "" {
+			return d.checkKept()
+		}
 		return ErrExists
 	}
 	return nil
+}
+
+// checkKept makes sure that the place for what is replaced is free.
+func (d *Dir) checkKept() error {
+	kept := d.final() + d.opts.Replace
+	if _, err := os.Lstat(kept); err == nil {
+		return fmt.Errorf("%s is there already, where the replaced files were to go", kept)
+	}
+	return nil
+}
+
+// final is what one rename publishes: the target, or on a mount point the entry
+// in it.
+func (d *Dir) final() string {
+	if d.inside {
+		return filepath.Join(d.target, d.opts.Entry)
+	}
+	return d.target
+}
+
+// staged is what becomes final.
+func (d *Dir) staged() string {
+	if d.inside {
+		return filepath.Join(d.stage, d.opts.Entry)
+	}
+	return d.stage
 }
 
 // Path is the staging directory: write into it until Commit.
@@ -165,10 +200,10 @@ func (d *Dir) Create(name string) (*File, error) {
 // Commit makes the directory durable and gives it its name. The others are
 // published before it and count only with it: should the process die in
 // between, the next [CreateDir] for one of them removes it. After an error
-// nothing stands under any of the names.
+// what stood under the names before stands there again.
 func (d *Dir) Commit(others ...*Dir) error {
 	for _, other := range others {
-		if err := other.markPending(d.target); err != nil {
+		if err := other.markPending(d); err != nil {
 			return fmt.Errorf("commit %s: %w", other.target, err)
 		}
 	}
@@ -190,9 +225,21 @@ func (d *Dir) Commit(others ...*Dir) error {
 func retract(dirs []*Dir) error {
 	var errs []error
 	for _, dir := range dirs {
-		errs = append(errs, os.RemoveAll(dir.target))
+		errs = append(errs, dir.unpublish(dir.opts.Replace))
 	}
 	return errors.Join(errs...)
+}
+
+// unpublish removes what was published, and puts back what it replaced.
+func (d *Dir) unpublish(suffix string) error {
+	if err := os.RemoveAll(d.final()); err != nil || suffix == "" {
+		return err
+	}
+	err := os.Rename(d.final()+suffix, d.final())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // Abort removes the staging directory; after a Commit that succeeded it does
@@ -205,19 +252,27 @@ func (d *Dir) Abort() error {
 	return os.RemoveAll(d.stage)
 }
 
-func (d *Dir) markPending(principal string) error {
-	f, err := d.Create(pendingName)
+func (d *Dir) markPending(principal *Dir) error {
+	mark, err := newPending(principal, d.opts.Replace)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write([]byte(principal))
+	name, err := filepath.Rel(d.stage, filepath.Join(d.staged(), pendingName))
+	if err != nil {
+		return err
+	}
+	f, err := d.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write([]byte(mark.String()))
 	return errors.Join(err, f.Close())
 }
 
 // unmarkPending removes the mark once the principal stands. A mark that stays
 // does no harm, since its principal exists.
 func (d *Dir) unmarkPending() {
-	os.Remove(filepath.Join(d.target, pendingName))
+	os.Remove(filepath.Join(d.final(), pendingName))
 }
 
 func (d *Dir) publish() error {
@@ -225,20 +280,38 @@ func (d *Dir) publish() error {
 	if err := sys.syncTree(d.stage); err != nil {
 		return err
 	}
-	from, to := d.stage, d.target
-	if d.inside {
-		from, to = filepath.Join(from, d.opts.Entry), filepath.Join(to, d.opts.Entry)
-	}
-	if err := sys.rename(from, to); err != nil {
+	if err := d.moveIn(sys); err != nil {
 		return err
 	}
-	if err := sys.syncDir(filepath.Dir(to)); err != nil {
-		return errors.Join(err, os.Rename(to, from))
+	if err := sys.syncDir(filepath.Dir(d.final())); err != nil {
+		return errors.Join(err, d.unpublish(d.opts.Replace))
 	}
 	if d.inside {
 		os.Remove(d.stage)
 	}
 	return nil
+}
+
+// moveIn gives the staged directory its name. What stands there and is to be
+// replaced changes places with it.
+func (d *Dir) moveIn(sys System) error {
+	if d.opts.Replace == "" || !occupied(d.final()) {
+		return sys.rename(d.staged(), d.final())
+	}
+	kept := d.final() + d.opts.Replace
+	if err := sys.rename(d.staged(), kept); err != nil {
+		return err
+	}
+	if err := sys.exchange(kept, d.final()); err != nil {
+		return errors.Join(err, os.RemoveAll(kept))
+	}
+	return nil
+}
+
+// occupied tells whether path holds anything.
+func occupied(path string) bool {
+	entries, err := os.ReadDir(path)
+	return err == nil && len(entries) > 0
 }
 
 // release gives the lock back and removes its file.

@@ -159,14 +159,101 @@ func TestAnOrphanIsReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(fill(dead), dead.markPending(filepath.Join(root, "never")), dead.publish()); err != nil {
+	never, err := CreateDir(filepath.Join(root, "never"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer never.Abort()
+	if err := errors.Join(fill(dead), dead.markPending(never), dead.publish()); err != nil {
 		t.Fatal(err)
 	}
 	dead.lock.Close()
 	if err := build(target, Options{}); err != nil {
 		t.Fatal(err)
 	}
+	if err := never.Abort(); err != nil {
+		t.Fatal(err)
+	}
 	wantTree(t, root, "wal", "wal/member", "wal/member/wal", "wal/member/wal/0.wal")
+}
+
+// oldDir makes a dir with one file in it.
+func oldDir(t *testing.T, path string) {
+	t.Helper()
+	if err := errors.Join(os.Mkdir(path, 0o755), os.WriteFile(filepath.Join(path, "old"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReplaceKeepsTheOld(t *testing.T) {
+	for n := 1; ; n++ {
+		root := t.TempDir()
+		for _, name := range []string{"data", "wal"} {
+			oldDir(t, filepath.Join(root, name))
+		}
+		count := 0
+		sys := System{Before: func(Op, string) error {
+			if count++; count == n {
+				return errInjected
+			}
+			return nil
+		}}
+		err := replaceTwo(root, sys)
+		if err == nil {
+			wantTree(t, root, "data", "data/member", "data/member/wal", "data/member/wal/0.wal", "data.old", "data.old/old",
+				"wal", "wal/member", "wal/member/wal", "wal/member/wal/0.wal", "wal.old", "wal.old/old")
+			return
+		}
+		if !errors.Is(err, errInjected) {
+			t.Fatalf("fault %d: %v", n, err)
+		}
+		wantTree(t, root, "data", "data/old", "wal", "wal/old")
+	}
+}
+
+func replaceTwo(root string, sys System) error {
+	o := Options{System: sys, Replace: ".old"}
+	data, err := CreateDir(filepath.Join(root, "data"), o)
+	if err != nil {
+		return err
+	}
+	defer data.Abort()
+	wal, err := CreateDir(filepath.Join(root, "wal"), o)
+	if err != nil {
+		return err
+	}
+	defer wal.Abort()
+	if err := errors.Join(fill(data), fill(wal)); err != nil {
+		return err
+	}
+	return data.Commit(wal)
+}
+
+// A run that died between the two leaves the old state to the next.
+func TestAReplacingOrphanIsTakenBack(t *testing.T) {
+	root := t.TempDir()
+	for _, name := range []string{"data", "wal"} {
+		oldDir(t, filepath.Join(root, name))
+	}
+	o := Options{Replace: ".old"}
+	data, err := CreateDir(filepath.Join(root, "data"), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wal, err := CreateDir(filepath.Join(root, "wal"), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(fill(data), fill(wal), wal.markPending(data), wal.publish()); err != nil {
+		t.Fatal(err)
+	}
+	data.lock.Close() // as the death of their process would
+	wal.lock.Close()
+	if err := replaceTwo(root, System{}); err != nil {
+		t.Fatal(err)
+	}
+	wantTree(t, root, "data", "data/member", "data/member/wal", "data/member/wal/0.wal", "data.old", "data.old/old",
+		"wal", "wal/member", "wal/member/wal", "wal/member/wal/0.wal", "wal.old", "wal.old/old")
 }
 
 func TestRefusals(t *testing.T) {

@@ -1,6 +1,7 @@
 package atomicfile
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -66,6 +67,29 @@ func (s System) rename(from, to string) error {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
 	return nil
+}
+
+// exchange lets two directories change places: at once where the file system
+// can, else one after the other.
+func (s System) exchange(a, b string) error {
+	if err := s.before(OpRename, b); err != nil {
+		return err
+	}
+	err := exchange(a, b)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
+		return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
+	}
+	aside := a + stageSuffix
+	if err := os.Rename(a, aside); err != nil {
+		return err
+	}
+	if err := os.Rename(b, a); err != nil {
+		return errors.Join(err, os.Rename(aside, a))
+	}
+	return os.Rename(aside, b)
 }
 
 func (s System) syncDir(path string) error {
