@@ -111,7 +111,7 @@ func loseLog(s *shell) error {
 // bringBack verifies the backup, boots it and compares.
 func bringBack(s *shell, before keyTree) error {
 	s.say("Is the backup good? Nothing is written to it.")
-	if err := s.run("lifeboat wal verify backup"); err != nil {
+	if err := s.run("lifeboat verify backup"); err != nil {
 		return err
 	}
 	s.say("Then boot it.")

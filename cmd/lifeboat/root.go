@@ -89,6 +89,7 @@ on a dead one, and on a damaged one. It never writes into what it reads.`,
 		newSnapCommand(e),
 		newSnapshotCommand(e),
 		newV2Command(e),
+		newVerifyCommand(e),
 		newVersionCommand(e),
 		newWALCommand(e),
 	)
