@@ -43,8 +43,12 @@ type Options struct {
 	System atomicfile.System
 }
 
-// ErrLive says that a running etcd stands in the way.
-var ErrLive = errors.New("etcd is running on it")
+// ErrLive and ErrMaybeLive say that an etcd stands in the way that is running,
+// or may be where the system can't tell.
+var (
+	ErrLive      = errors.New("etcd is running on it")
+	ErrMaybeLive = errors.New("this system can't tell whether etcd is running on it")
+)
 
 // BackendAction is what becomes of the v3 backend.
 type BackendAction string
@@ -160,12 +164,21 @@ func (p *Plan) checkIdentity() error {
 	if !started && id != p.Source.IDs.NodeID {
 		return nil
 	}
+	return &IdentityError{Node: id, Cluster: p.IDs.ClusterID, Name: name}
+}
+
+// IdentityError refuses to give an older log to an id that has voted.
+type IdentityError struct {
+	Node, Cluster uint64
+	Name          string // of the member; empty if it is not known
+}
+
+func (e *IdentityError) Error() string {
+	name := e.Name
 	if name == "" {
-		name = "its own member"
+		name = "the source itself"
 	}
-	return fmt.Errorf("node id %x belongs to %s, which has run in cluster %x: with an older log it could take back votes and writes that it has acknowledged\n"+
-		"To replace it: remove it (member remove), add it again (member add), and give the new id as --node-id.\n"+
-		"If the whole cluster is gone: leave out --keep-cluster-id and start the copy with --force-new-cluster.", id, name, p.IDs.ClusterID)
+	return fmt.Sprintf("node id %x belongs to %s, which has run in cluster %x: with an older log it could take back votes and writes that it has acknowledged", e.Node, name, e.Cluster)
 }
 
 // chooseBackend decides about the v3 backend.
@@ -194,17 +207,18 @@ func (p *Plan) stopped() bool {
 
 // liveBackend can't copy: pages change while they are read.
 func (p *Plan) liveBackend() error {
-	why := fmt.Errorf("%s: %w, and a backend in use can't be copied as a file", p.Source.Root, ErrLive)
+	cause := ErrLive
 	if p.Source.Live == datadir.LiveUnknown {
-		why = fmt.Errorf("%s: this system can't tell whether etcd is running on it, and a backend in use can't be copied as a file (--assume-stopped, if you are sure)", p.Source.Root)
+		cause = ErrMaybeLive
 	}
+	why := fmt.Errorf("%s: %w, and a backend in use can't be copied as a file", p.Source.Root, cause)
 	switch {
 	case p.Options.Backend == BackendRequire:
-		return fmt.Errorf("%w\nStop the member, or take its v3 data through the server: etcdctl snapshot save", why)
+		return why
 	case p.Source.Facts.V2Data == "":
-		return fmt.Errorf("%w\nAll its data is there. Stop the member, or take it through the server: etcdctl snapshot save", why)
+		return fmt.Errorf("%w; all its data is there", why)
 	}
-	p.Warnings = append(p.Warnings, why.Error()+": the v3 data is NOT in this backup; take it through the server (etcdctl snapshot save)")
+	p.Warnings = append(p.Warnings, why.Error()+": the v3 data is NOT in this backup; take it through the server (lifeboat snapshot save)")
 	return p.skipBackend()
 }
 

@@ -168,9 +168,18 @@ func parseNodeID(text string) (uint64, error) {
 	return id, nil
 }
 
-// backupExit gives the known errors their exit codes.
+// backupExit gives the known errors their exit codes and a way out.
 func backupExit(err error) error {
+	var identity *backup.IdentityError
 	switch {
+	case errors.As(err, &identity):
+		return fmt.Errorf("%w\n"+
+			"To replace the member: remove it (member remove), add it again (member add), and give the new id as --node-id.\n"+
+			"If the whole cluster is gone: back up without --keep-cluster-id and start the copy with --force-new-cluster", err)
+	case errors.Is(err, backup.ErrMaybeLive):
+		return fmt.Errorf("%w\nIf you are sure that it is stopped: --assume-stopped", err)
+	case errors.Is(err, backup.ErrLive):
+		return fmt.Errorf("%w\nStop the member, or take its v3 data through the server: lifeboat snapshot save", err)
 	case errors.Is(err, atomicfile.ErrBusy):
 		return withExit(exitLocked, err)
 	case isDamage(err):
