@@ -135,7 +135,7 @@ func TestRecordLimit(t *testing.T) {
 // TestOverwritesAgainstReplay compares what Overwrites says to keeping all
 // entries and cutting them off, as raft does.
 func TestOverwritesAgainstReplay(t *testing.T) {
-	for seed := range uint64(50) {
+	for seed := range uint64(25) {
 		log := memory{}
 		rnd := rand.New(rand.NewPCG(seed, 11))
 		writeSaves(t, log, randomSaves(rnd, 150), LogWriterOptions{SegmentSize: int64(1 + rnd.IntN(100<<10))})

@@ -2,6 +2,7 @@ package walcodec
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -52,10 +53,11 @@ func randomData(rnd *rand.Rand) []byte {
 	if n == 0 {
 		return nil
 	}
-	data := make([]byte, n)
-	for i := range data {
-		data[i] = byte(rnd.Uint32())
+	data := make([]byte, 0, n+8)
+	for len(data) < n {
+		data = binary.LittleEndian.AppendUint64(data, rnd.Uint64())
 	}
+	data = data[:n]
 	if rnd.IntN(4) == 0 {
 		clear(data[n/4:])
 	}

@@ -192,7 +192,7 @@ func smallSegments(t testing.TB, size int64) {
 
 func TestOracleWritesWeRead(t *testing.T) {
 	smallSegments(t, 256<<10)
-	for seed := range uint64(20) {
+	for seed := range uint64(10) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		dir := filepath.Join(t.TempDir(), "wal")
 		oracleWrite(t, dir, randomSaves(rnd, 100))
@@ -213,7 +213,7 @@ func (d folder) CreateSegment(name string) (io.WriteCloser, error) {
 }
 
 func TestWeWriteOracleReads(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(10) {
 		rnd := rand.New(rand.NewPCG(seed, 2))
 		dir := t.TempDir()
 		saves := randomSaves(rnd, 100)

@@ -165,7 +165,7 @@ func (r *Reader) header(f frame) (header, error) {
 	h, err := parseHeader(b, f.n)
 	switch {
 	case err == nil:
-	case !full && (errors.Is(err, errHeaderCut) || errors.Is(err, errVarintCut)):
+	case !full && (errors.Is(err, errHeaderCut) || errors.Is(err, errVarintCut) || allZero(b)):
 		return header{}, r.cutShort(f.size())
 	default:
 		return header{}, &fault{cause: err, size: f.size()}
