@@ -189,7 +189,7 @@ func appendJSONString[T string | []byte](dst []byte, value T) []byte {
 	dst = append(dst, '"')
 	for len(value) > 0 {
 		var done int
-		dst, done = appendWords(dst, value)
+		dst, done = appendWords(dst, value[:min(len(value), wordsAtOnce)])
 		value = value[done:]
 		n := min(len(value), 8)
 		for i := range n {
@@ -199,6 +199,10 @@ func appendJSONString[T string | []byte](dst []byte, value T) []byte {
 	}
 	return append(dst, '"')
 }
+
+// wordsAtOnce bounds what appendWords is given, in bytes: it wants room for
+// twice as many.
+const wordsAtOnce = 16 << 10
 
 // appendWords escapes value eight bytes at a time, up to the first eight that
 // have a control character. It returns how many bytes it took. Quotes are what

@@ -95,12 +95,6 @@ func (o *op) addText(name, s string) {
 	}
 }
 
-func (o *op) addList(name string, list []string) {
-	if len(list) > 0 {
-		o.add(field{kind: fieldList, name: name, list: list})
-	}
-}
-
 func (o *op) addIDs(name string, ids []uint64) {
 	if len(ids) > 0 {
 		o.add(field{kind: fieldIDs, name: name, ids: ids})

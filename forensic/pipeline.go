@@ -17,6 +17,9 @@ type pipeline struct {
 	work chan *batch // to the printers
 	line chan *batch // to the writer, in order
 
+	op  op // for large items
+	out []byte
+
 	inFlight sync.WaitGroup // batches not yet written
 	running  sync.WaitGroup // goroutines
 
@@ -61,17 +64,31 @@ func newPipeline(w io.Writer, d *dumper) *pipeline {
 
 // add takes a copy of the item. It returns the writer's error, if there was one.
 func (p *pipeline) add(it *item) error {
+	if len(it.data) > batchBytes {
+		return p.direct(it)
+	}
 	if len(p.cur.data)+len(it.data) > batchBytes || len(p.cur.items) == batchItems {
 		if err := p.flush(); err != nil {
 			return err
 		}
 	}
 	p.cur.add(it)
-	if len(p.cur.data) <= batchBytes {
-		return nil
+	return nil
+}
+
+// direct prints a large item where it stands, after all before it are written:
+// a copy of it, and others of its size at the same time, would take too much
+// memory.
+func (p *pipeline) direct(it *item) error {
+	if err := p.flush(); err != nil {
+		return err
 	}
-	err := p.flush()
 	p.inFlight.Wait()
+	if err := p.failure(); err != nil {
+		return err
+	}
+	p.out = p.d.print(p.out[:0], it, &p.op)
+	_, err := p.w.Write(p.out)
 	return err
 }
 
@@ -145,13 +162,9 @@ func (p *pipeline) writeLoop() {
 	}
 }
 
-// reset empties a batch, and lets go of the room that a large record took.
+// reset empties a batch, and lets go of the room that unusual output took.
 func (b *batch) reset() {
-	b.items = b.items[:0]
-	b.data, b.out = b.data[:0], b.out[:0]
-	if cap(b.data) > 2*batchBytes {
-		b.data = nil
-	}
+	b.data, b.items, b.out = b.data[:0], b.items[:0], b.out[:0]
 	if cap(b.out) > 8*batchBytes {
 		b.out = nil
 	}

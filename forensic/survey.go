@@ -252,8 +252,8 @@ func (s *Survey) checkCommit() {
 	})
 }
 
-// Overwritten counts the entries that a later one of the same or a lower index
-// replaced.
+// overwrites tells whether the log goes back anywhere: then a segment's first
+// and last index do not tell which entries it holds.
 func (s *Survey) overwrites() bool {
 	for _, r := range s.runs {
 		if r.report.Overwrites.Len() > 0 {
