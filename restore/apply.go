@@ -21,16 +21,16 @@ const (
 
 // Apply writes the data dirs of all targets, whole, or none of them, and calls
 // progress with the bytes of each part.
-func (p *Plan) Apply(ctx context.Context, progress func(int64)) error {
+func (p *Plan) Apply(ctx context.Context, progress func(int64)) (Result, error) {
 	if err := p.Source.checkStopped(); err != nil {
-		return err
+		return Result{}, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	dirs, err := p.open(ctx)
 	defer dirs.abort()
 	if err != nil {
-		return err
+		return Result{}, err
 	}
 	var group errgroup.Group
 	group.Go(func() error {
@@ -42,17 +42,78 @@ func (p *Plan) Apply(ctx context.Context, progress func(int64)) error {
 	})
 	group.Go(func() error { return p.copyAll(dirs, progress) })
 	if err := group.Wait(); err != nil {
-		return err
+		return Result{}, err
 	}
 	if err := p.Source.checkUnchanged(); err != nil {
-		return err
+		return Result{}, err
 	}
+	result, err := p.finishAll(dirs)
+	if err != nil {
+		return Result{}, err
+	}
+	return result, dirs.commit()
+}
+
+// Result tells what was written.
+type Result struct {
+	Keys snapcodec.HashKV // of all copies, if they were to be compared
+}
+
+// finishAll makes each copy its member's, and compares their keys.
+func (p *Plan) finishAll(dirs allDirs) (Result, error) {
+	var result Result
 	for i, t := range p.Targets {
-		if err := p.finish(dirs[i]); err != nil {
-			return fmt.Errorf("member %s: %w", t.Name, err)
+		if err := p.edit(dirs[i]); err != nil {
+			return result, fmt.Errorf("member %s: %w", t.Name, err)
 		}
 	}
-	return dirs.commit()
+	if p.Options.CompareKeys {
+		var err error
+		if result.Keys, err = p.compareKeys(dirs); err != nil {
+			return result, err
+		}
+	}
+	for i, t := range p.Targets {
+		if err := dirs[i].finish(); err != nil {
+			return result, fmt.Errorf("member %s: %w", t.Name, err)
+		}
+	}
+	return result, nil
+}
+
+// compareKeys hashes the keys of all copies, which must be the same, and the
+// source's unless its revision was raised.
+func (p *Plan) compareKeys(dirs allDirs) (snapcodec.HashKV, error) {
+	want, err := hashKeys(dirs[0].backend)
+	if err != nil {
+		return want, err
+	}
+	for i, d := range dirs[1:] {
+		if got, err := hashKeys(d.backend); err != nil || got != want {
+			return want, errors.Join(fmt.Errorf("the copy for member %s has hash %d at revision %d, that for %s has %d at %d",
+				p.Targets[i+1].Name, got.Hash, got.HashRevision, p.Targets[0].Name, want.Hash, want.HashRevision), err)
+		}
+	}
+	if p.Options.Bump > 0 {
+		return want, nil
+	}
+	if source, err := p.Source.DB.HashKV(0); err != nil || source != want {
+		return want, errors.Join(fmt.Errorf("the copies have hash %d at revision %d, the source has %d at %d",
+			want.Hash, want.HashRevision, source.Hash, source.HashRevision), err)
+	}
+	return want, nil
+}
+
+func hashKeys(f *atomicfile.File) (snapcodec.HashKV, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return snapcodec.HashKV{}, err
+	}
+	db, err := snapcodec.OpenDB(f, info.Size(), snapcodec.DBOptions{Name: f.Name()})
+	if err != nil {
+		return snapcodec.HashKV{}, err
+	}
+	return db.HashKV(0)
 }
 
 // copyAll writes all that can be written before the source is proved.
@@ -93,17 +154,12 @@ func (w *memberWriter) copyBackend(progress func(int64)) error {
 	return f.Truncate(w.plan.Source.Size)
 }
 
-// finish makes the copy of the backend the new member's.
-func (p *Plan) finish(d *dirs) error {
+// edit makes the copy of the backend the new member's.
+func (p *Plan) edit(d *dirs) error {
 	if err := addFreelist(d.backend, p.Source.DB); err != nil {
 		return err
 	}
-	if err := p.editBackend(d.backend.Name()); err != nil {
-		return err
-	}
-	f := d.backend
-	d.backend = nil
-	return f.Close()
+	return p.editBackend(d.backend.Name())
 }
 
 // dirs are the folders of one member in the making.
@@ -127,7 +183,7 @@ func (p *Plan) open(ctx context.Context) (allDirs, error) {
 	for _, t := range p.Targets {
 		d := &dirs{walPath: walName}
 		all = append(all, d)
-		if err := d.open(t, sys); err != nil {
+		if err := d.open(t, atomicfile.Options{System: sys, Replace: p.Options.Replace}); err != nil {
 			return all, err
 		}
 	}
@@ -149,13 +205,15 @@ func endingWith(ctx context.Context, sys atomicfile.System) atomicfile.System {
 	return sys
 }
 
-func (d *dirs) open(t Target, sys atomicfile.System) error {
+func (d *dirs) open(t Target, o atomicfile.Options) error {
+	data := o
+	data.Entry = "member"
 	var err error
-	if d.data, err = atomicfile.CreateDir(t.Dir, atomicfile.Options{System: sys, Entry: "member"}); err != nil {
+	if d.data, err = atomicfile.CreateDir(t.Dir, data); err != nil {
 		return err
 	}
 	if t.WALDir != "" {
-		if err := d.placeLog(t, sys); err != nil {
+		if err := d.placeLog(t, o); err != nil {
 			return err
 		}
 	}
@@ -169,13 +227,13 @@ func (d *dirs) open(t Target, sys atomicfile.System) error {
 }
 
 // placeLog finds out whether the segments go inside the data dir.
-func (d *dirs) placeLog(t Target, sys atomicfile.System) error {
+func (d *dirs) placeLog(t Target, o atomicfile.Options) error {
 	rel, err := below(t.Dir, t.WALDir)
 	if err != nil {
 		return err
 	}
 	if rel == "" {
-		d.wal, err = atomicfile.CreateDir(t.WALDir, atomicfile.Options{System: sys})
+		d.wal, err = atomicfile.CreateDir(t.WALDir, o)
 		return err
 	}
 	if strings.HasPrefix(d.data.Path(), d.data.Target()+"/") && !strings.HasPrefix(rel, "member/") {
@@ -199,6 +257,13 @@ func below(dir, path string) (string, error) {
 		return "", nil
 	}
 	return rel, nil
+}
+
+// finish makes the backend durable.
+func (d *dirs) finish() error {
+	f := d.backend
+	d.backend = nil
+	return f.Close()
 }
 
 // allDirs are the folders of all members.

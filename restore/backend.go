@@ -28,7 +28,7 @@ func (p *Plan) editBackend(path string) error {
 	if err != nil {
 		return fmt.Errorf("open the copied backend: %w", err)
 	}
-	err = db.Update(p.edit)
+	err = db.Update(p.editBuckets)
 	if closeErr := db.Close(); err == nil {
 		err = closeErr
 	}
@@ -38,7 +38,7 @@ func (p *Plan) editBackend(path string) error {
 	return nil
 }
 
-func (p *Plan) edit(tx *bolt.Tx) error {
+func (p *Plan) editBuckets(tx *bolt.Tx) error {
 	if err := p.putMembers(tx); err != nil {
 		return err
 	}

@@ -89,10 +89,11 @@ func (c Cluster) Member(name string) (snapcodec.Member, error) {
 			return m, nil
 		}
 	}
-	return snapcodec.Member{}, fmt.Errorf("member %q is not in the initial cluster: it has %s", name, strings.Join(c.names(), ", "))
+	return snapcodec.Member{}, fmt.Errorf("member %q is not in the initial cluster: it has %s", name, strings.Join(c.Names(), ", "))
 }
 
-func (c Cluster) names() []string {
+// Names lists the members by name.
+func (c Cluster) Names() []string {
 	var names []string
 	for _, m := range c.Members {
 		names = append(names, m.Name)

@@ -56,7 +56,7 @@ func run(t *testing.T, path string, targets []Target, o Options) *Plan {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Apply(context.Background(), silent); err != nil {
+	if _, err := p.Apply(context.Background(), silent); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -273,7 +273,7 @@ func TestBumpOverTheTop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Apply(context.Background(), silent); err == nil || !strings.Contains(err.Error(), "can't be raised") {
+	if _, err := p.Apply(context.Background(), silent); err == nil || !strings.Contains(err.Error(), "can't be raised") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -347,7 +347,8 @@ func restoreTo(path, dir string, o Options) error {
 	if err != nil {
 		return err
 	}
-	return p.Apply(context.Background(), silent)
+	_, err = p.Apply(context.Background(), silent)
+	return err
 }
 
 func wantNames(t *testing.T, dir string, want ...string) {
@@ -386,7 +387,7 @@ func TestEveryFaultLeavesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = p.Apply(context.Background(), silent)
+		_, err = p.Apply(context.Background(), silent)
 		if err == nil {
 			if n < 30 {
 				t.Fatalf("only %d operations could fail", n-1)
@@ -410,7 +411,7 @@ func TestCancelLeavesNothing(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := p.Apply(ctx, silent); !errors.Is(err, context.Canceled) {
+	if _, err := p.Apply(ctx, silent); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want canceled", err)
 	}
 	wantNames(t, root)

@@ -1,8 +1,10 @@
 package restore
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -78,10 +80,14 @@ func (s *Source) openDB() error {
 
 // Close closes the files.
 func (s *Source) Close() error {
-	if s.log != nil {
-		return errors.Join(s.file.Close(), s.log.close())
+	var errs []error
+	if s.file != nil {
+		errs = append(errs, s.file.Close())
 	}
-	return s.file.Close()
+	if s.log != nil {
+		errs = append(errs, s.log.close())
+	}
+	return errors.Join(errs...)
 }
 
 // ErrLive says that a running etcd stands in the way.
@@ -90,10 +96,13 @@ var ErrLive = errors.New("etcd is running on it")
 // checkStopped refuses a backend that an etcd has open: its pages change while
 // they are copied.
 func (s *Source) checkStopped() error {
-	if filepath.Base(s.Path) != "db" {
+	files := datadir.Files{Snap: filepath.Dir(s.Path)}
+	if s.log != nil {
+		files = s.log.dir.Files
+	} else if filepath.Base(s.Path) != "db" {
 		return nil
 	}
-	live, err := datadir.Files{Snap: filepath.Dir(s.Path)}.Live()
+	live, err := files.Live()
 	if err != nil {
 		return err
 	}
@@ -129,4 +138,40 @@ func (s *Source) verify(check HashCheck) error {
 		return fmt.Errorf("%d problems in its pages, the first: %w", report.Total, report.Problems[0])
 	}
 	return nil
+}
+
+// kubernetes is where Kubernetes keeps its objects.
+const kubernetes = "/registry/"
+
+// Kubernetes tells whether the backend holds objects of Kubernetes. It may read
+// all keys.
+func (s *Source) Kubernetes() (bool, error) {
+	found := false
+	err := s.DB.Keys(snapcodec.Revision{}, func(r *snapcodec.KeyRecord) error {
+		kv, err := r.KeyValue()
+		if err != nil {
+			return err
+		}
+		if found = bytes.HasPrefix(kv.Key, []byte(kubernetes)); found {
+			return fs.SkipAll
+		}
+		return nil
+	})
+	if errors.Is(err, fs.SkipAll) {
+		err = nil
+	}
+	return found, err
+}
+
+// LogBeside finds the log that belongs to a copied backend that lies in a data
+// dir still; empty if there is none.
+func (s *Source) LogBeside() string {
+	if s.Kind != KindBackend {
+		return ""
+	}
+	wal := filepath.Join(filepath.Dir(filepath.Dir(s.Path)), "wal")
+	if segments, err := filepath.Glob(filepath.Join(wal, "*.wal")); err != nil || len(segments) == 0 {
+		return ""
+	}
+	return wal
 }
