@@ -394,3 +394,53 @@ func (w *failingWriter) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// FuzzDescribe prints entries with any data: no panic, one line, sound JSON.
+func FuzzDescribe(f *testing.F) {
+	b := allKinds(f)
+	l, s := b.open()
+	err := l.visit(context.Background(), s, visitOptions{}, func(it *item) error {
+		if it.kind == walcodec.KindEntry {
+			f.Add(int32(it.entry.Type), slices.Clone(it.entry.Data))
+		}
+		return nil
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, kind int32, data []byte) {
+		it := item{
+			segment: "s",
+			kind:    walcodec.KindEntry,
+			data:    data,
+			entry:   walcodec.Entry{Type: walcodec.EntryType(kind), Term: 1, Index: 2, Data: data},
+		}
+		d := dumper{format: FormatJSON, filter: filter{key: newPattern("/a*")}}
+		checkJSONLines(t, string(d.print(nil, &it, &op{})))
+		d.filter.key = newPattern("")
+		checkJSONLines(t, string(d.print(nil, &it, &op{})))
+		d.format, d.lines = FormatLines, lines{width: 20, now: testNow}
+		if out := string(d.print(nil, &it, &op{})); strings.Count(out, "\n") != 1 || strings.ContainsAny(out, "\x1b\x00\r") {
+			t.Errorf("%q", out)
+		}
+	})
+}
+
+// TestUnknownRequests: a later etcd's operation, and a v2 request inside of a
+// v3 one with a method that nobody has.
+func TestUnknownRequests(t *testing.T) {
+	b := newBuilder(t, walcodec.WriterOptions{})
+	b.entry(walcodec.Entry{Term: 1, Index: 1, Data: []byte("\xa2\x06\x02\x08\x05" + "\xca\x3e\x00")})
+	b.entry(walcodec.Entry{Term: 1, Index: 2, Data: []byte("\x12\x06\x12\x04\x1b\"\nX" + "\xa2\x06\x02\x08\x05")})
+	b.entry(walcodec.Entry{Term: 1, Index: 3, Data: []byte("\xa2\x06\x02\x08\x05")})
+	l, s := b.open()
+	wantLines(t, dumped(t, l, s, DumpOptions{FromIndex: 1}),
+		`term=1 index=1 unknown operation="field 1001"`,
+		`term=1 index=2 unknown method="\x1b\"\nX" v2`,
+		`term=1 index=3 unknown`)
+	for _, r := range checkJSONLines(t, dumped(t, l, s, DumpOptions{Format: FormatJSON, Types: []string{"unknown"}})) {
+		if r["type"] != typeUnknown {
+			t.Errorf("%v", r)
+		}
+	}
+}

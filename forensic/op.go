@@ -1,6 +1,7 @@
 package forensic
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/etcd-lifeboat/lifeboat/walcodec"
@@ -182,9 +183,6 @@ func (o *op) confChangeV2(data []byte) error {
 	return nil
 }
 
-// v2Types name the v2 methods as a client's user knows them.
-func v2Type(method string) string { return strings.ToLower(method) }
-
 func (o *op) v2(data []byte) error {
 	r, err := walcodec.ParseRequest(data)
 	if err != nil {
@@ -194,7 +192,11 @@ func (o *op) v2(data []byte) error {
 }
 
 func (o *op) v2Request(r walcodec.Request) error {
-	o.typ, o.api = v2Type(r.Method), "v2"
+	o.typ, o.api = strings.ToLower(r.Method), "v2"
+	if !slices.Contains(v2Methods, o.typ) {
+		o.typ = typeUnknown
+		o.addText("method", r.Method)
+	}
 	if r.Path != "" {
 		o.add(field{kind: fieldPath, name: "path", s: r.Path})
 	}

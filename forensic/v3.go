@@ -1,6 +1,8 @@
 package forensic
 
 import (
+	"strings"
+
 	"github.com/etcd-lifeboat/lifeboat/walcodec"
 )
 
@@ -31,6 +33,10 @@ func (o *op) v3(data []byte) error {
 		return err
 	}
 	o.typ, o.api = r.Op, "v3"
+	if r.Op == "" || strings.Contains(r.Op, " ") {
+		o.typ = typeUnknown
+		o.addText("operation", r.Op)
+	}
 	switch {
 	case r.Put != nil:
 		o.put(r.Put)

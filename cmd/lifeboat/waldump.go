@@ -32,7 +32,11 @@ running member does not mind: no lock is taken and nothing is written.
 
 A torn tail (the last write cut short) ends the dump and is told on stderr.
 Damage elsewhere ends it with exit code 3; --skip-damage reads on and prints
-what was skipped in its place.`,
+what was skipped in its place.
+
+What --type takes: kinds of records, v2 and v3, groups, types of entries:
+
+` + wrapWords(forensic.Types(), 76),
 		Example: `  lifeboat wal dump /var/lib/etcd
   lifeboat wal dump /var/lib/etcd --type put,delete --key '/registry/pods/*'
   lifeboat wal dump /var/lib/etcd --from-index 4410 -o json | jq .key`,
@@ -53,7 +57,7 @@ func (o *walDumpOptions) addFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.Uint64Var(&o.FromIndex, "from-index", 0, "first index to print")
 	flags.Uint64Var(&o.ToIndex, "to-index", 0, "last index to print")
-	flags.StringSliceVar(&o.Types, "type", nil, "print these types only: "+strings.Join(forensic.Types()[:14], ", ")+", put, delete, txn…")
+	flags.StringSliceVar(&o.Types, "type", nil, "print these types only, separated by commas")
 	flags.StringVar(&o.Key, "key", "", "print entries that touch this v3 key or v2 path; a * at the end takes all that start so")
 	flags.BoolVar(&o.Effective, "effective", false, "leave out entries that a later leader overwrote")
 	flags.BoolVar(&o.SkipDamage, "skip-damage", false, "read on past damage, and say what was skipped")
@@ -100,4 +104,22 @@ func (o *walDumpOptions) stopped(err error) error {
 		return withExit(exitDamage, fmt.Errorf("%w\n--skip-damage reads on behind it", damage))
 	}
 	return err
+}
+
+// wrapWords sets words in lines of width columns, indented by two.
+func wrapWords(words []string, width int) string {
+	var b strings.Builder
+	column := width
+	for _, word := range words {
+		if column+1+len(word) > width {
+			b.WriteString("\n  ")
+			column = 2
+		} else {
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += len(word)
+	}
+	return strings.TrimPrefix(b.String(), "\n")
 }
