@@ -99,7 +99,7 @@ func (g *generator) authRequest() request {
 		r.body = ""
 	}
 	if g.chance(70) {
-		login := pick(g, "root:p1", "root:p1", "root:p1", "ann:p1", "bob:p2", "bob:p1", "nobody:x", "root", "")
+		login := pick(g, "root:p1", "root:p1", "root:p1", "root:p1", "root:p1", "root:p1", "ann:p1", "bob:p2", "bob:p1", "nobody:x", "root", "")
 		r.header = []string{"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte(login))}
 	}
 	if g.chance(3) {
@@ -120,7 +120,11 @@ func (g *generator) some(names ...string) []string {
 
 func (g *generator) userBody(name string) string {
 	body := map[string]any{"user": name}
-	if g.chance(50) {
+	switch { // root keeps its password, or all would end in 401
+	case g.chance(50):
+	case name == "root":
+		body["password"] = "p1"
+	default:
 		body["password"] = pick(g, "p1", "p1", "p2", "")
 	}
 	for _, field := range []string{"roles", "grant", "revoke"} {
@@ -146,7 +150,7 @@ func (g *generator) roleBody(name string) string {
 
 func (g *generator) maybeBroken(body map[string]any) string {
 	if g.chance(4) {
-		body[pick(g, "user", "role")] = pick(g, "other", "")
+		body[pick(g, "user", "role")] = "other"
 	}
 	data, err := json.Marshal(body)
 	if err != nil {
@@ -162,8 +166,8 @@ func TestAuthAnswersAsEtcd(t *testing.T) {
 	p := startPair(t)
 	g := &generator{rand: rand.New(rand.NewPCG(*seeds, 2))}
 	codes := map[string]int{}
-	for step := range soak(1000) {
-		if step%100 == 0 {
+	for step := range soak(600) {
+		if step%40 == 0 {
 			p.login(t, step)
 		}
 		got := p.both(t, step, g.authRequest())
@@ -183,7 +187,9 @@ func (p *pair) login(t *testing.T, step int) {
 	root := []string{"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte("root:p1"))}
 	p.both(t, step, request{method: "DELETE", path: "/v2/auth/enable", header: root})
 	p.both(t, step, request{method: "PUT", path: "/v2/auth/users/root", body: `{"user":"root","password":"p1"}`})
-	p.both(t, step, request{method: "PUT", path: "/v2/auth/enable"})
+	if step%80 == 0 {
+		p.both(t, step, request{method: "PUT", path: "/v2/auth/enable"})
+	}
 }
 
 func TestMembersAnswerAsEtcd(t *testing.T) {
