@@ -113,7 +113,7 @@ func (r *Report) add(c Check) {
 	}
 }
 
-// has tells whether a check of that name passed.
+// passed tells whether a check of that name did.
 func (r *Report) passed(name string) bool {
 	for _, c := range r.Checks {
 		if c.Name == name {

@@ -157,6 +157,11 @@ func (s *subject) agreement(ctx context.Context, f *finding) error {
 	if dir.Torn != nil && !s.tornIsFine(dir.Torn) {
 		f.problem(dir.Torn)
 	}
+	for _, snap := range dir.Snapshots {
+		if snap.Index > dir.Log.Last {
+			f.problem(fmt.Errorf("%s: it is of index %d, and the log ends at index %d: the log's end is missing", filepath.Base(snap.Path), snap.Index, dir.Log.Last))
+		}
+	}
 	f.detail = describe(dir)
 	return nil
 }
