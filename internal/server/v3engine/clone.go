@@ -37,7 +37,9 @@ func Clone(ctx context.Context, src *datadir.Dir, release datadir.Release, o Clo
 		if !release.Before(datadir.R36) {
 			v3.Facts.V2Data = ""
 		}
-		plan, err := backup.NewPlan(&v3, backup.Options{Dir: c.Dir, For: release, AssumeStopped: o.AssumeStopped})
+		plan, err := backup.NewPlan(&v3, backup.Options{
+			Dir: c.Dir, NodeID: nodeID(src), For: release, AssumeStopped: o.AssumeStopped,
+		})
 		if err != nil {
 			return err
 		}
@@ -45,6 +47,17 @@ func Clone(ctx context.Context, src *datadir.Dir, release datadir.Release, o Clo
 		_, err = plan.Apply(ctx, func(int64) {})
 		return err
 	})
+}
+
+// nodeID keeps the member's, which nobody meets: the clone has no network. As a
+// new member etcd would add itself at http://localhost:2380, and where an old
+// one has that URL (it is the default) 3.5 and later refuse that and panic:
+// membership: peerURL exists.
+func nodeID(src *datadir.Dir) uint64 {
+	if src.Removed[src.IDs.NodeID] {
+		return 0
+	}
+	return src.IDs.NodeID
 }
 
 // CloneFile makes a data dir of a snapshot or a copied backend. A snapshot's
