@@ -137,8 +137,22 @@ func FuzzPayloads(f *testing.F) {
 		checkCodec(t, data, ParseConfChangeV2, AppendConfChangeV2)
 		checkCodec(t, data, ParseRequest, AppendRequest)
 		_, _ = ParseMember(data)
+		peekAgrees(t, data)
 		quickAgrees(t, data)
 	})
+}
+
+// peekAgrees peeks into a request as etcd would encode it.
+func peekAgrees(t *testing.T, data []byte) {
+	t.Helper()
+	_, _ = PeekRequest(data)
+	r, err := ParseRequest(data)
+	if err != nil {
+		return
+	}
+	if method, path := PeekRequest(AppendRequest(nil, r)); string(method) != r.Method || string(path) != r.Path {
+		t.Errorf("peeked %q %q into %+v", method, path, r)
+	}
 }
 
 // quickAgrees compares the short cuts for payloads to the parsers.

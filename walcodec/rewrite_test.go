@@ -156,6 +156,21 @@ func TestRewritePurgedLog(t *testing.T) {
 	}
 }
 
+// TestRewriteAfterIndex leaves out what a snapshot covers: the copy has the
+// entries above it, the same hard states and the same snapshot records.
+func TestRewriteAfterIndex(t *testing.T) {
+	from, to := memory{}, memory{}
+	writeSaves(t, from, randomSaves(rand.New(rand.NewPCG(5, 9)), 100), LogWriterOptions{})
+	rewrite(t, from, to, LogWriterOptions{}, RewriteOptions{AfterIndex: 100})
+	var want []Record
+	for _, rec := range payloads(t, from) {
+		if e, err := ParseEntry(rec.Data); rec.Kind != KindEntry || err == nil && e.Index > 100 {
+			want = append(want, rec)
+		}
+	}
+	equalPayloads(t, payloads(t, to), want)
+}
+
 func TestRewriteEnds(t *testing.T) {
 	from := smallLog(t, FramingPadded)
 	f := from[from.last(t)]

@@ -18,9 +18,10 @@ type VerifyOptions struct {
 	MaxRecord int64  // largest record, bytes; 0 means DefaultMaxRecord
 	Parallel  int    // segments read at a time; 0 means one per core
 
-	// Visit, if set, is handed every entry record on the way. The segments are
-	// read at the same time: it is called for several, but for each segment in
-	// order and never twice at once. The entry's Data must not be kept.
+	// Visit, if set, is handed every good entry record, in order within a
+	// segment. Segments are read side by side: calls for different segments
+	// can run at once, also in no order of segments. The entry's Data must
+	// not be kept. An error ends the verification.
 	Visit func(at Position, e Entry) error
 }
 

@@ -3,7 +3,10 @@ package walcodec
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -92,5 +95,28 @@ func TestVerifyAgreesWithReading(t *testing.T) {
 			}
 			f.Data[bit/8] ^= 1 << (bit % 8)
 		}
+	}
+}
+
+// TestVerifyVisits compares the entries visited to those read in order.
+func TestVerifyVisits(t *testing.T) {
+	log := memory{}
+	writeSaves(t, log, randomSaves(rand.New(rand.NewPCG(14, 14)), 100), LogWriterOptions{SegmentSize: 50 << 10})
+	segments, err := Segments(log.fs())
+	must(t, err)
+	visited := make([][]string, len(segments))
+	_, err = Verify(context.Background(), log.fs(), VerifyOptions{Visit: func(at Position, e Entry) error {
+		visited[at.Seq] = append(visited[at.Seq], fmt.Sprint(at, e))
+		return nil
+	}})
+	must(t, err)
+	var want []string
+	walkEntries(t, log, func(at Position, e Entry) { want = append(want, fmt.Sprint(at, e)) })
+	if got := slices.Concat(visited...); !slices.Equal(got, want) {
+		t.Errorf("visited %d entries, %d are there", len(got), len(want))
+	}
+	stop := errors.New("stop")
+	if _, err := Verify(context.Background(), log.fs(), VerifyOptions{Visit: func(Position, Entry) error { return stop }}); !errors.Is(err, stop) {
+		t.Errorf("a visit's error became %v", err)
 	}
 }
