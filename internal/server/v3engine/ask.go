@@ -30,7 +30,7 @@ const askTimeout = time.Minute
 
 // ask puts all questions to the server, those about keys at the revision of
 // the source's backend.
-func (v *verification) ask() (served, error) {
+func (v *Verification) ask() (served, error) {
 	began := time.Now()
 	client, err := v.server.Dial()
 	if err != nil {
@@ -132,7 +132,7 @@ func (q *questions) alarms() error {
 }
 
 // write puts a key, and reads it through raft.
-func (v *verification) write(f *Finding) error {
+func (v *Verification) write(f *Finding) error {
 	client, err := v.server.Dial()
 	if err != nil {
 		return err

@@ -1,7 +1,6 @@
 // Package v3engine boots data dirs with v3 data, and proves that they boot.
 //
-// Start with [VerifyDir] or [VerifyFile] for a proof, [Clone] and [Start] for a
-// server. The server is etcd itself: the 3.7 that is built in, or any etcd from
+// Start with [OfDir] or [OfFile] for a proof, [Clone] and [Start] for a server. The server is etcd itself: the 3.7 that is built in, or any etcd from
 // 3.4 on that is installed.
 //
 // # Promises

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -35,112 +36,114 @@ type VerifyOptions struct {
 	CloneOptions
 }
 
-// VerifyDir proves that a data dir boots: its backend is compared with its log,
-// a copy is booted, asked for what the backend says must be there, and written
-// to.
-func VerifyDir(ctx context.Context, d *datadir.Dir, o VerifyOptions, checks Checks) {
-	v := verification{ctx: ctx, opts: o, checks: checks, dir: d, want: emptyFigures}
-	defer v.close()
-	if d.Backend != nil {
-		v.openSource(d.Backend.Path)
-	}
-	if v.stopped {
-		return
-	}
-	checks("v3 log and backend", v.withLog)
-	v.boot(func(release datadir.Release) (*Copy, error) { return Clone(ctx, d, release, o.CloneOptions) })
-}
-
-// VerifyFile proves that a snapshot or a copied backend boots, once it is
-// restored.
-func VerifyFile(ctx context.Context, src *restore.Source, o VerifyOptions, checks Checks) {
-	v := verification{ctx: ctx, opts: o, checks: checks, want: emptyFigures}
-	defer v.close()
-	if src.Kind == restore.KindSnapshot {
-		checks("sha-256", func(f *Finding) error { return v.trailer(src.Path, f) })
-	}
-	if !v.stopped {
-		v.openSource(src.Path)
-	}
-	if v.stopped {
-		return
-	}
-	v.boot(func(datadir.Release) (*Copy, error) { return CloneFile(ctx, src) })
-}
-
-// verification is one run.
-type verification struct {
-	ctx    context.Context
+// A Verification proves that v3 data is what it was, and boots.
+//
+// Start with [OfDir] or [OfFile], then CheckSource, CheckBoot, Close.
+type Verification struct {
 	opts   VerifyOptions
-	checks Checks
-	dir    *datadir.Dir // nil for a file
-	source *backendFile // nil: the dir has no backend
+	dir    *datadir.Dir    // nil for a file
+	file   *restore.Source // nil for a dir
+	source *backendFile    // nil: the dir has no backend
 	want   figures
 	log    *logLook // nil for a file
-	// stopped says that a check found the source too broken to go on.
-	stopped bool
+	sound  bool     // the source is
 
+	ctx    context.Context // of CheckBoot
 	server *Server
 	copy   *Copy
 	got    served
 }
 
-func (v *verification) close() {
-	if v.source != nil {
-		v.source.Close()
+// OfDir is about a data dir: its backend is compared with its log; a copy is
+// booted, asked for what the backend says must be there, and written to.
+func OfDir(d *datadir.Dir, o VerifyOptions) *Verification {
+	return &Verification{opts: o, dir: d, want: emptyFigures}
+}
+
+// OfFile is about a snapshot or a copied backend, which is restored to boot it.
+func OfFile(src *restore.Source, o VerifyOptions) *Verification {
+	return &Verification{opts: o, file: src, want: emptyFigures}
+}
+
+// Close closes the source's backend. It removes nothing: CheckBoot did.
+func (v *Verification) Close() error {
+	if v.source == nil {
+		return nil
+	}
+	return v.source.Close()
+}
+
+// CheckSource looks at what lies there, and computes what a boot must bring.
+func (v *Verification) CheckSource(checks Checks) {
+	v.sound = true
+	check := func(name string, run func(*Finding) error) {
+		if !v.sound {
+			return
+		}
+		checks(name, func(f *Finding) error {
+			err := run(f)
+			v.sound = err == nil && len(f.Problems) == 0
+			return err
+		})
+	}
+	if v.file != nil && v.file.Kind == restore.KindSnapshot {
+		check("v3 sha-256", v.trailer)
+	}
+	if v.backendPath() != "" {
+		check("v3 contents", v.contents)
+	}
+	if v.dir != nil {
+		check("v3 log and backend", v.withLog)
 	}
 }
 
-func (v *verification) trailer(path string, f *Finding) error {
-	b, err := openBackend(path)
+// backendPath is the source's; empty if a dir has none.
+func (v *Verification) backendPath() string {
+	switch {
+	case v.file != nil:
+		return v.file.Path
+	case v.dir.Backend != nil:
+		return v.dir.Backend.Path
+	}
+	return ""
+}
+
+func (v *Verification) trailer(f *Finding) error {
+	b, err := os.Open(v.file.Path)
 	if err != nil {
-		v.stopped = true
 		return err
 	}
 	defer b.Close()
-	info, err := b.file.Stat()
+	f.Detail = fmt.Sprintf("over %d bytes", v.file.Size)
+	return snapcodec.VerifyTrailer(b, v.file.Size+snapcodec.TrailerSize, snapcodec.DBOptions{Name: v.file.Path})
+}
+
+// contents reads all of the backend.
+func (v *Verification) contents(f *Finding) error {
+	b, err := openBackend(v.backendPath())
 	if err != nil {
 		return err
 	}
-	f.Detail = fmt.Sprintf("over %d bytes", info.Size()-snapcodec.TrailerSize)
-	err = snapcodec.VerifyTrailer(b.file, info.Size(), snapcodec.DBOptions{Name: path})
-	v.stopped = err != nil
+	v.source = b
+	report, err := b.Check()
+	if err != nil {
+		return err
+	}
+	missing, err := missingBuckets(b.DB)
+	if err != nil {
+		return err
+	}
+	if f.Problems = slices.Concat(report.Problems, missing); len(f.Problems) > 0 {
+		return nil
+	}
+	v.want, err = figuresOf(b.DB)
+	f.Detail = fmt.Sprintf("%d entries; revision %d, compacted at %d, %d keys, hash %08x",
+		report.Entries, v.want.revision, v.want.compact, v.want.keys, v.want.hash)
 	return err
 }
 
-// openSource looks at the source's backend, and computes what must be there.
-func (v *verification) openSource(path string) {
-	v.checks("v3 buckets", func(f *Finding) error {
-		v.stopped = true
-		b, err := openBackend(path)
-		if err != nil {
-			return err
-		}
-		v.source = b
-		report, err := b.Check()
-		if err != nil {
-			return err
-		}
-		f.Problems = append(f.Problems, report.Problems...)
-		missing, err := missingBuckets(b.DB)
-		if err != nil {
-			return err
-		}
-		f.Problems = append(f.Problems, missing...)
-		if len(f.Problems) > 0 {
-			return nil
-		}
-		if v.want, err = figuresOf(b.DB); err != nil {
-			return err
-		}
-		f.Detail = fmt.Sprintf("%d entries; revision %d, %d keys", report.Entries, v.want.revision, v.want.keys)
-		v.stopped = false
-		return nil
-	})
-}
-
 // withLog compares the backend with what the log still has of it.
-func (v *verification) withLog(f *Finding) (err error) {
+func (v *Verification) withLog(f *Finding) (err error) {
 	if v.log, err = lookAtLog(v.dir, v.want); err != nil || v.source == nil {
 		f.Detail = "no backend: the boot makes it from the log"
 		return err
@@ -157,35 +160,47 @@ func (c comparison) String() string {
 	return fmt.Sprintf("%d of %d records in the backend compared with the puts in the log", c.compared, c.records)
 }
 
-// boot runs the checks that need a server.
-func (v *verification) boot(clone func(datadir.Release) (*Copy, error)) {
-	v.checks("v3 boot", func(f *Finding) error { return v.start(clone, f) })
+// CheckBoot boots a copy and asks it. The copy is removed. Nothing is booted
+// whose source is not sound.
+func (v *Verification) CheckBoot(ctx context.Context, checks Checks) {
+	v.ctx = ctx
+	checks("v3 boot", v.start)
 	if v.copy != nil {
 		defer v.copy.Remove()
 	}
 	if v.server == nil {
 		return
 	}
-	v.checks("v3 revision", v.revision)
-	v.checks("v3 hash", v.hash)
-	v.checks("v3 keys", v.keys)
-	v.checks("v3 leases", v.leases)
-	v.checks("v3 auth", v.auth)
-	v.checks("v3 alarms", v.alarms)
-	v.checks("v3 write", v.write)
+	checks("v3 revision", v.revision)
+	checks("v3 hash", v.hash)
+	checks("v3 keys", v.keys)
+	checks("v3 leases", v.leases)
+	checks("v3 auth", v.auth)
+	checks("v3 alarms", v.alarms)
+	checks("v3 write", v.write)
 	if err := v.server.Close(); err != nil {
-		v.checks("v3 stop", func(*Finding) error { return err })
+		checks("v3 stop", func(*Finding) error { return err })
 		return
 	}
-	v.checks("v3 records", v.records)
+	checks("v3 records", v.records)
 }
 
-func (v *verification) start(clone func(datadir.Release) (*Copy, error), f *Finding) error {
+func (v *Verification) clone(release datadir.Release) (*Copy, error) {
+	if v.file != nil {
+		return CloneFile(v.ctx, v.file)
+	}
+	return Clone(v.ctx, v.dir, release, v.opts.CloneOptions)
+}
+
+func (v *Verification) start(f *Finding) error {
+	if !v.sound {
+		return errors.New("not tried: the v3 data is not sound")
+	}
 	engine, err := FindEngine(v.ctx, v.opts.Binary)
 	if err != nil {
 		return err
 	}
-	if v.copy, err = clone(engine.Release); err != nil {
+	if v.copy, err = v.clone(engine.Release); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -230,7 +245,7 @@ func logTail(e *RefusedError) []error {
 }
 
 // wayOut says what else boots the dir.
-func (v *verification) wayOut(tried datadir.Release) string {
+func (v *Verification) wayOut(tried datadir.Release) string {
 	if v.dir == nil {
 		return ""
 	}
@@ -248,7 +263,7 @@ func (v *verification) wayOut(tried datadir.Release) string {
 
 // startOpen boots the copy. With users checked, nobody could look: then they
 // are switched off in the copy, once everything is applied.
-func (v *verification) startOpen(engine Engine) (*Server, error) {
+func (v *Verification) startOpen(engine Engine) (*Server, error) {
 	o := Options{NoSync: true, Timeout: v.timeout()}
 	s, err := engine.start(v.ctx, v.copy.Dir, o)
 	if err != nil {
@@ -273,7 +288,7 @@ const (
 	replayRate = 500
 )
 
-func (v *verification) timeout() time.Duration {
+func (v *Verification) timeout() time.Duration {
 	if v.opts.Timeout > 0 {
 		return v.opts.Timeout
 	}
@@ -288,14 +303,14 @@ func (v *verification) timeout() time.Duration {
 }
 
 // pending is what the boot adds to the source's backend.
-func (v *verification) pending() pending {
+func (v *Verification) pending() pending {
 	if v.log == nil {
 		return pending{}
 	}
 	return v.log.pending
 }
 
-func (v *verification) revision(f *Finding) error {
+func (v *Verification) revision(f *Finding) error {
 	p := v.pending()
 	low, high := v.want.revision+p.sure, v.want.revision+p.sure+p.maybe
 	if v.got.revision > high && len(v.want.leases)+p.leases > 0 {
@@ -326,7 +341,7 @@ func between(low, high int64) string {
 }
 
 // hash compares at the backend's revision: what came after does not count.
-func (v *verification) hash(f *Finding) error {
+func (v *Verification) hash(f *Finding) error {
 	switch {
 	case v.got.compact != v.want.compact:
 		f.Detail = fmt.Sprintf("the log compacts past the backend (%d, then %d): its records are compared one by one instead", v.want.compact, v.got.compact)
@@ -340,7 +355,7 @@ func (v *verification) hash(f *Finding) error {
 	return nil
 }
 
-func (v *verification) keys(f *Finding) error {
+func (v *Verification) keys(f *Finding) error {
 	if v.got.compact > v.want.revision {
 		f.Detail = fmt.Sprintf("%d now; the log compacts past revision %d of the backend, which has %d", v.got.keysNow, v.want.revision, v.want.keys)
 		return nil
@@ -353,7 +368,7 @@ func (v *verification) keys(f *Finding) error {
 }
 
 // leases may run out while we look: those granted for no longer than that.
-func (v *verification) leases(f *Finding) error {
+func (v *Verification) leases(f *Finding) error {
 	f.Detail = fmt.Sprintf("%d", len(v.got.leases))
 	if v.pending().leases > 0 {
 		f.Detail += fmt.Sprintf("; the backend has %d, the log changes some after it: not compared one by one", len(v.want.leases))
@@ -377,7 +392,7 @@ func (v *verification) leases(f *Finding) error {
 }
 
 // shortLeases are those that may have run out since the boot.
-func (v *verification) shortLeases() (map[int64]bool, error) {
+func (v *Verification) shortLeases() (map[int64]bool, error) {
 	short := map[int64]bool{}
 	if v.source == nil {
 		return short, nil
@@ -394,7 +409,7 @@ func (v *verification) shortLeases() (map[int64]bool, error) {
 	return short, err
 }
 
-func (v *verification) auth(f *Finding) error {
+func (v *Verification) auth(f *Finding) error {
 	f.Detail = fmt.Sprintf("%d users, %d roles", len(v.got.users), len(v.got.roles))
 	if v.pending().auth > 0 {
 		f.Detail += fmt.Sprintf("; the backend has %d and %d, the log changes some after it: not compared one by one", len(v.want.users), len(v.want.roles))
@@ -411,7 +426,7 @@ func (v *verification) auth(f *Finding) error {
 
 // alarms that the dir brings along stop writes: a dir that can't be written to
 // is no good to restore, though it boots.
-func (v *verification) alarms(f *Finding) error {
+func (v *Verification) alarms(f *Finding) error {
 	f.Detail = "none"
 	for _, a := range v.got.alarms {
 		f.problem("alarm %s: it boots, but refuses writes until the cause is gone and the alarm cleared (compact, defrag, etcdctl alarm disarm)", a)
@@ -423,7 +438,7 @@ func (v *verification) alarms(f *Finding) error {
 }
 
 // records compares the copy's backend, now at rest, with the source's.
-func (v *verification) records(f *Finding) error {
+func (v *Verification) records(f *Finding) error {
 	booted, err := openBackend(v.copy.backendPath())
 	if err != nil {
 		return err

@@ -54,7 +54,10 @@ func (o outcome) failed() []string {
 func verifyDir(t *testing.T, path string) outcome {
 	t.Helper()
 	got := outcome{}
-	VerifyDir(t.Context(), inspect(t, path), VerifyOptions{}, got.checks(t))
+	v := OfDir(inspect(t, path), VerifyOptions{})
+	defer v.Close()
+	v.CheckSource(got.checks(t))
+	v.CheckBoot(t.Context(), got.checks(t))
 	return got
 }
 
@@ -221,9 +224,9 @@ func TestVerifyCatches(t *testing.T) {
 		failed []string
 		says   string
 	}{
-		"a flipped byte": {flipLast, []string{"v3 log and backend"}, "no put in the log wrote"},
+		"a flipped byte": {flipLast, []string{"v3 boot", "v3 log and backend"}, "no put in the log wrote"},
 		"no key bucket": {func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("key")) },
-			[]string{"v3 buckets"}, "bucket key is missing"},
+			[]string{"v3 boot", "v3 contents"}, "bucket key is missing"},
 		"no space": {raiseNoSpace, []string{"v3 alarms", "v3 write"}, "can't be written to: etcdserver: mvcc: database space exceeded"},
 	} {
 		for _, of := range []string{"3.4.23-mixed", "3.5.33"} {
@@ -261,7 +264,7 @@ func TestVerifyFile(t *testing.T) {
 func TestVerifyFileCatchesAFlippedByte(t *testing.T) {
 	snapshot := filepath.Join(fixture.Unpack(t, "3.4.23-mixed"), "snapshot.db")
 	flipValue(t, snapshot)
-	if failed := verifyFile(t, snapshot).failed(); !slices.Equal(failed, []string{"sha-256"}) {
+	if failed := verifyFile(t, snapshot).failed(); !slices.Equal(failed, []string{"v3 boot", "v3 sha-256"}) {
 		t.Errorf("failed %q", failed)
 	}
 }
@@ -278,7 +281,10 @@ func verifyFile(t *testing.T, path string) outcome {
 	}
 	defer src.Close()
 	got := outcome{}
-	VerifyFile(t.Context(), src, VerifyOptions{}, got.checks(t))
+	v := OfFile(src, VerifyOptions{})
+	defer v.Close()
+	v.CheckSource(got.checks(t))
+	v.CheckBoot(t.Context(), got.checks(t))
 	return got
 }
 
