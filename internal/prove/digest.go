@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
 	"github.com/etcd-lifeboat/lifeboat/snapcodec"
@@ -27,6 +29,10 @@ func (s *subject) logChecksums(ctx context.Context, f *finding) error {
 		return err
 	}
 	f.detail = fmt.Sprintf("%s, %s, %d bytes", count(len(report.Segments), "segment"), count(int(report.Counts.Total()), "record"), report.Used)
+	s.last = report.LastIndex
+	for _, rec := range report.Snapshots {
+		s.recorded = append(s.recorded, snapcodec.SnapName(rec.Term, rec.Index))
+	}
 	for _, seg := range report.Segments {
 		for _, d := range seg.Damage {
 			if s.tornIsFine(d.Cause) {
@@ -48,36 +54,58 @@ func (s *subject) tornIsFine(err error) bool {
 // snapChecksums reads every snapshot, those too that a start would not use.
 func (s *subject) snapChecksums(f *finding) error {
 	bytes := int64(0)
-	names, err := s.eachSnap(f, func(snap *snapcodec.Snap, info fs.FileInfo) error {
+	found, err := s.eachSnap(f, func(snap *snapcodec.Snap, info fs.FileInfo) error {
 		bytes += info.Size()
 		return snap.Verify()
 	})
-	f.detail = fmt.Sprintf("%s, %d bytes", count(len(names), "snapshot"), bytes)
+	f.detail = fmt.Sprintf("%s, %d bytes", found, bytes)
 	return err
 }
 
+// snapFiles are the names of the .snap files that were looked at.
+type snapFiles struct{ sound, leftover []string }
+
+func (s snapFiles) String() string {
+	text := count(len(s.sound), "snapshot")
+	if len(s.leftover) > 0 {
+		text += fmt.Sprintf(" (but for %s: unreadable, unknown to the log, and so the rest of a crash)", strings.Join(s.leftover, ", "))
+	}
+	return text
+}
+
 // eachSnap calls fn for every .snap file; damage becomes a problem of the
-// finding. It returns the files' names.
-func (s *subject) eachSnap(f *finding, fn func(*snapcodec.Snap, fs.FileInfo) error) ([]string, error) {
+// finding.
+func (s *subject) eachSnap(f *finding, fn func(*snapcodec.Snap, fs.FileInfo) error) (snapFiles, error) {
+	var found snapFiles
 	entries, err := os.ReadDir(s.files.Snap)
 	if err != nil {
-		return nil, err
+		return found, err
 	}
-	var names []string
 	for _, entry := range entries {
 		if snapcodec.Classify(entry.Name()) != snapcodec.FileSnap {
 			continue
 		}
-		names = append(names, entry.Name())
 		err := withSnap(filepath.Join(s.files.Snap, entry.Name()), fn)
 		switch {
+		case isDamage(err) && s.isLeftover(entry.Name()):
+			found.leftover = append(found.leftover, entry.Name())
 		case isDamage(err):
 			f.problem(err)
 		case err != nil && !(s.live == datadir.Running && errors.Is(err, fs.ErrNotExist)): // purged meanwhile
-			return names, err
+			return found, err
+		default:
+			found.sound = append(found.sound, entry.Name())
 		}
 	}
-	return names, nil
+	return found, nil
+}
+
+// isLeftover tells an unreadable snapshot that no start needs: etcd writes the
+// file in place and then its record in the log (snap/snapshotter.go and
+// etcdserver/storage.go, 3.4.8 and later), so a crash leaves a piece without one.
+func (s *subject) isLeftover(name string) bool {
+	_, index, ok := snapcodec.ParseSnapName(name)
+	return ok && index <= s.last && len(s.recorded) > 0 && !slices.Contains(s.recorded, name)
 }
 
 func withSnap(path string, fn func(*snapcodec.Snap, fs.FileInfo) error) error {

@@ -23,6 +23,10 @@ type subject struct {
 	files datadir.Files
 	live  datadir.Liveness
 	dir   *datadir.Dir // nil until it was inspected
+
+	// what the check of the log found
+	last     uint64   // index of the last entry
+	recorded []string // names of the snapshots that it has records of
 }
 
 // Verify checks the data dir, backup or folder of segments at path. Damage is

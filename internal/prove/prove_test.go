@@ -278,6 +278,19 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
+// A crash leaves a piece of a snapshot that the log never learned of.
+func TestLeftoverSnapshotIsToldOnly(t *testing.T) {
+	dir := fixture.DataDir(t, "2.3.7")
+	piece := filepath.Join(dir, "member", "snap", "0000000000000002-0000000000000280.snap")
+	if err := os.WriteFile(piece, []byte("\x08\x01\x12\xff\x7fhalf"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := mustVerify(t, dir, Options{})
+	if r.Result != Passed || !strings.Contains(r.find(t, "snapshot checksums").Detail, "but for "+filepath.Base(piece)) {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestCancelled(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())

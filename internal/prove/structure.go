@@ -81,18 +81,18 @@ func decode(kind walcodec.PayloadKind, data []byte) error {
 // snapTrees decodes every node of every snapshot's key tree.
 func (s *subject) snapTrees(f *finding) error {
 	nodes := int64(0)
-	names, err := s.eachSnap(f, func(snap *snapcodec.Snap, info fs.FileInfo) error {
+	found, err := s.eachSnap(f, func(snap *snapcodec.Snap, info fs.FileInfo) error {
 		contents, err := snap.Inspect()
 		nodes += contents.Nodes
 		if err != nil {
 			return err
 		}
 		if name := snapcodec.SnapName(snap.Term, snap.Index); name != info.Name() {
-			return damagef("%s: its content says term %d, index %d: it should be named %s", info.Name(), snap.Term, snap.Index, name)
+			f.problem(fmt.Errorf("%s: its content says term %d, index %d: it should be named %s", info.Name(), snap.Term, snap.Index, name))
 		}
 		return nil
 	})
-	f.detail = fmt.Sprintf("%s, %d nodes", count(len(names), "snapshot"), nodes)
+	f.detail = fmt.Sprintf("%s, %d nodes", found, nodes)
 	return err
 }
 
