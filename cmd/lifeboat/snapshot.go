@@ -123,7 +123,7 @@ func (o *snapshotRestoreOptions) run(ctx context.Context, e *env) error {
 		return fmt.Errorf("restore: %w", withHashHint(err))
 	}
 	bar := newProgress(e.Stderr, "restore", plan.Size())
-	err = plan.Apply(ctx, bar.add)
+	_, err = plan.Apply(ctx, bar.add)
 	bar.done()
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
