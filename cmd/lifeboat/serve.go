@@ -25,6 +25,8 @@ type serveOptions struct {
 	clone           bool
 	readOnly        bool
 	keepUncommitted bool
+	v3              bool
+	binary          string // an etcd for v3 data
 	snapshotCount   uint64
 	cors            []string
 	tls             serveTLS
@@ -38,7 +40,7 @@ func newServeCommand(e *env) *cobra.Command {
 	var o serveOptions
 	cmd := &cobra.Command{
 		Use:   "serve --data-dir DIR",
-		Short: "Boot a data dir or backup and serve its v2 keys",
+		Short: "Boot a data dir or backup and serve its keys",
 		Long: `Serve boots a data dir with v2 data, of any etcd from 2.0 to 3.5, plain or made
 by 'lifeboat backup' or 'etcdctl backup', and serves what etcd did: /v2/keys,
 /v2/members, /v2/auth, /v2/stats, /version, /health, /metrics. 'lifeboat v2' and
@@ -48,6 +50,10 @@ It writes into DIR, as etcd does: new entries, snapshots, a log framed as 3.0
 introduced it, and for one member of many the removal of the others. To look at
 a backup and keep it as it is, use --clone (a copy in a temporary dir, removed
 at the end) or --read-only.
+
+A dir with v3 data alone is served by etcd 3.7, which is built in, or by the etcd
+given as --etcd-binary: a copy of it (--clone), since etcd would upgrade an older
+dir for good. The dir of a sole member of the same release is served in place.
 
 A write is answered once it is synced. SIGTERM and ctrl-C stop the server.`,
 		Example: `  lifeboat serve --data-dir /backup/etcd --clone
@@ -75,6 +81,8 @@ func (o *serveOptions) addFlags(cmd *cobra.Command) {
 	f.BoolVar(&o.readOnly, "read-only", false, "write nothing, refuse writes, expire nothing")
 	f.BoolVar(&o.create, "create", false, "make a new cluster of one if DIR is absent or empty")
 	f.BoolVar(&o.keepUncommitted, "keep-uncommitted", false, "keep the last entries of a member of many that it did not know to be committed")
+	f.BoolVar(&o.v3, "v3", false, "serve the v3 data of a dir that holds both")
+	f.StringVar(&o.binary, "etcd-binary", "", "serve v3 data with this etcd (3.4 or later) instead of the built-in 3.7")
 	f.Uint64Var(&o.snapshotCount, "snapshot-count", 0, "entries between two snapshots (default 10000)")
 	f.StringSliceVar(&o.cors, "cors", nil, "origins that may ask from a web page, * for all")
 	o.tls.addFlags(f)
@@ -106,7 +114,15 @@ func (o *serveOptions) run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	booted, err := o.boot(ctx, o.options(e, config, listener.Addr()))
+	dir, err := o.inspect(ctx)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer dir.Close()
+	if o.usesV3(dir) {
+		return o.serveV3(ctx, e, dir, listener)
+	}
+	booted, err := o.boot(ctx, dir, o.options(e, config, listener.Addr()))
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -136,8 +152,8 @@ func (o *serveOptions) address() string {
 	return o.listen
 }
 
-// boot looks at the dir, and boots it if that is safe and of use.
-func (o *serveOptions) boot(ctx context.Context, options server.Options) (*bootedServer, error) {
+// inspect looks at the dir, which it makes first if that is wanted.
+func (o *serveOptions) inspect(ctx context.Context) (*datadir.Dir, error) {
 	if o.create {
 		if err := createIfNew(ctx, o.dataDir); err != nil {
 			return nil, err
@@ -147,7 +163,11 @@ func (o *serveOptions) boot(ctx context.Context, options server.Options) (*boote
 	if err != nil {
 		return nil, o.withHint(err)
 	}
-	defer dir.Close()
+	return dir, nil
+}
+
+// boot boots the dir if that is safe and of use.
+func (o *serveOptions) boot(ctx context.Context, dir *datadir.Dir, options server.Options) (*bootedServer, error) {
 	if err := o.checkDir(dir); err != nil {
 		return nil, err
 	}

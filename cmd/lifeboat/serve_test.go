@@ -178,13 +178,6 @@ func TestServeRefusesAnOpenDir(t *testing.T) {
 	s.end(t, syscall.SIGTERM)
 }
 
-func TestServeRefusesDirsWithoutV2(t *testing.T) {
-	code, stderr := runLifeboat(t, "serve", "--data-dir", fixture.DataDir(t, "3.5.33"), "--listen", "127.0.0.1:0")
-	if code != exitFailed || !strings.Contains(stderr, "holds no v2 data: its keys are v3's") || !strings.Contains(stderr, "boots in etcd 3.5") {
-		t.Errorf("exit code %d: %s", code, stderr)
-	}
-}
-
 // runLifeboat runs a command to its end.
 func runLifeboat(t *testing.T, args ...string) (code int, stderr string) {
 	t.Helper()

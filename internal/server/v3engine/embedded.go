@@ -57,6 +57,7 @@ func embeddedConfig(args []string) (*embed.Config, error) {
 	f := flag.NewFlagSet(EmbeddedCommand, flag.ContinueOnError)
 	f.StringVar(&c.Name, "name", c.Name, "")
 	f.StringVar(&c.Dir, "data-dir", "", "")
+	f.StringVar(&c.WalDir, "wal-dir", "", "")
 	f.BoolVar(&c.ForceNewCluster, "force-new-cluster", false, "")
 	f.Int64Var(&c.QuotaBackendBytes, "quota-backend-bytes", 0, "")
 	f.BoolVar(&c.UnsafeNoFsync, "unsafe-no-fsync", false, "")

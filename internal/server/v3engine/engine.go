@@ -22,6 +22,7 @@ import (
 // this process alone.
 type Options struct {
 	Binary string // an etcd to run instead of the built-in one
+	WALDir string // where the segments are, if not in the dir
 	Listen string // host:port for clients; empty: a socket in a private folder
 	TLS    TLS    // of what listens on Listen
 	// NoSync leaves out fsync, for a dir that is thrown away.
@@ -74,7 +75,7 @@ func Start(ctx context.Context, dir string, o Options) (*Server, error) {
 }
 
 func (e Engine) start(ctx context.Context, dir string, o Options) (*Server, error) {
-	dir, err := filepath.Abs(dir)
+	dir, o, err := absolute(dir, o)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +93,17 @@ func (e Engine) start(ctx context.Context, dir string, o Options) (*Server, erro
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// absolute makes the paths hold in the process's own working dir.
+func absolute(dir string, o Options) (string, Options, error) {
+	dir, err := filepath.Abs(dir)
+	for _, path := range []*string{&o.WALDir, &o.TLS.CertFile, &o.TLS.KeyFile, &o.TLS.ClientCAFile} {
+		if *path != "" && err == nil {
+			*path, err = filepath.Abs(*path)
+		}
+	}
+	return dir, o, err
 }
 
 // run starts the process.
@@ -143,6 +155,9 @@ func (s *Server) args(dir string, o Options) []string {
 	}
 	if o.NoSync {
 		args = append(args, "--unsafe-no-fsync")
+	}
+	if o.WALDir != "" {
+		args = append(args, "--wal-dir="+o.WALDir)
 	}
 	return append(args, o.TLS.args()...)
 }

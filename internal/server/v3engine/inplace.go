@@ -1,0 +1,35 @@
+package v3engine
+
+import (
+	"fmt"
+
+	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
+)
+
+// InPlace says why the dir itself must not be booted with the engine, or nil.
+// An older dir would be upgraded for good, and one member of many would remove
+// the others.
+func InPlace(d *datadir.Dir, e Engine) error {
+	if d.Facts.Origin != e.Release {
+		return fmt.Errorf("%s: is of etcd %s, and %s would upgrade or change it for good", d.Root, d.Facts.Origin, e)
+	}
+	if err := d.Facts.Boots(e.Release); err != nil {
+		return fmt.Errorf("%s: etcd %s does not boot it: %w", d.Root, e.Release, err)
+	}
+	if d.Backend == nil {
+		return fmt.Errorf("%s: has no v3 backend to tell its members", d.Root)
+	}
+	b, err := openBackend(d.Backend.Path)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	members, err := b.Membership()
+	if err != nil {
+		return err
+	}
+	if len(members.Members) != 1 || members.Members[0].ID != d.IDs.NodeID {
+		return fmt.Errorf("%s: belongs to a cluster of %d members, from which it would be cut off for good", d.Root, len(members.Members))
+	}
+	return nil
+}
