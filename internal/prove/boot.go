@@ -14,6 +14,7 @@ import (
 
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
 	"github.com/etcd-lifeboat/lifeboat/internal/server"
+	"github.com/etcd-lifeboat/lifeboat/snapcodec"
 )
 
 // bootName is the check that the others of its level build upon.
@@ -24,6 +25,16 @@ func (s *subject) checkBoot(ctx context.Context, r *Report) {
 		r.check(Boot, bootName, func(*finding) error { return err })
 		return
 	}
+	if server.CheckV2(s.dir) == nil {
+		s.checkV2Boot(ctx, r)
+	}
+	if hasV3(s.dir) {
+		s.checkV3Boot(ctx, r)
+	}
+}
+
+// checkV2Boot boots a copy in the built-in server.
+func (s *subject) checkV2Boot(ctx context.Context, r *Report) {
 	tmp, err := os.MkdirTemp("", "lifeboat-verify-")
 	if err != nil {
 		r.check(Boot, bootName, func(*finding) error { return err })
@@ -45,9 +56,6 @@ func (s *subject) bootable(r *Report) error {
 	if r.Result == Damaged {
 		return errors.New("not tried: there is damage")
 	}
-	if err := server.CheckV2(s.dir); err != nil {
-		return fmt.Errorf("%w; --level structure verifies it", err)
-	}
 	return nil
 }
 
@@ -56,7 +64,6 @@ type booted struct {
 	files  datadir.Files
 	dir    string
 	want   *expectation
-	hasV3  bool
 	server *server.Server
 	served chan error
 	client *client
@@ -69,6 +76,7 @@ func (b *booted) checkAll(ctx context.Context, r *Report) {
 		return
 	}
 	r.check(Boot, "indexes", b.indexes)
+	r.check(Boot, "members", func(f *finding) error { return b.members(ctx, f) })
 	r.check(Boot, "keys", func(f *finding) error { return b.keys(ctx, f) })
 	r.check(Boot, "users and roles", func(f *finding) error { return b.auth(ctx, f) })
 	r.check(Boot, "write and read", func(f *finding) error { return b.write(ctx, f) })
@@ -83,7 +91,6 @@ func (b *booted) replay(ctx context.Context, f *finding) error {
 	if err != nil {
 		return err
 	}
-	b.hasV3 = dir.Log.V3 > 0 || dir.Backend != nil && dir.Backend.HasKeys
 	want, err := expect(ctx, dir)
 	if err = errors.Join(err, dir.Close()); err != nil {
 		return err
@@ -123,9 +130,6 @@ func (b *booted) boot(ctx context.Context, f *finding) error {
 func (b *booted) describe() string {
 	found := b.server.Status().Boot
 	text := "the v2 data, in the built-in server"
-	if b.hasV3 {
-		text += " (the v3 data beside it is not booted)"
-	}
 	if n := len(found.Removed); n > 0 {
 		text += fmt.Sprintf("; taken over from %s", count(n, "other member"))
 	}
@@ -143,6 +147,22 @@ func (b *booted) indexes(f *finding) error {
 	}
 	if found.StoreIndex != b.want.tree.index {
 		f.problem(fmt.Errorf("v2 index %d, want %d", found.StoreIndex, b.want.tree.index))
+	}
+	return nil
+}
+
+// members wants the one that runs to be the only one, and in the list: a node id
+// that is new to the dir is refused there if a member holds etcd's default peer
+// URL, and etcd 3.4 and 3.5 then panic for want of a voter.
+func (b *booted) members(ctx context.Context, f *finding) error {
+	ids, err := b.client.members(ctx)
+	if err != nil {
+		return err
+	}
+	self := snapcodec.FormatID(b.server.Status().MemberID)
+	f.detail = count(len(ids), "member")
+	if !slices.Equal(ids, []string{self}) {
+		f.problem(fmt.Errorf("members are %q, want %q alone", ids, self))
 	}
 	return nil
 }

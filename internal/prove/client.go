@@ -53,6 +53,19 @@ func (c *client) put(ctx context.Context, key, value string) (apiNode, error) {
 	return answer.Node, err
 }
 
+// members are their ids.
+func (c *client) members(ctx context.Context) ([]string, error) {
+	var answer struct{ Members []struct{ ID string } }
+	if err := c.do(ctx, http.MethodGet, "/v2/members", nil, nil, &answer); err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, m := range answer.Members {
+		ids = append(ids, m.ID)
+	}
+	return ids, nil
+}
+
 // names are those of the users or roles: kind is "user" or "role".
 func (c *client) names(ctx context.Context, kind string) ([]string, error) {
 	var answer map[string][]map[string]json.RawMessage

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
+	"github.com/etcd-lifeboat/lifeboat/internal/server/v3engine"
 	"github.com/etcd-lifeboat/lifeboat/snapcodec"
 )
 
@@ -15,6 +16,7 @@ type Options struct {
 	Level     Level  // "": Boot, or Structure for a folder of segments
 	WALDir    string // where the segments are, if not in the data dir
 	AllowTorn bool   // a last write that was cut short, as by a crash, is no damage
+	Binary    string // an etcd to boot v3 data with; "": the built-in 3.7
 }
 
 // subject is what is verified.
@@ -22,16 +24,20 @@ type subject struct {
 	opts  Options
 	files datadir.Files
 	live  datadir.Liveness
-	dir   *datadir.Dir // nil until it was inspected
+	dir   *datadir.Dir           // nil until it was inspected
+	v3    *v3engine.Verification // nil: no v3 data, or not at rest
 
 	// what the check of the log found
 	last     uint64   // index of the last entry
 	recorded []string // names of the snapshots that it has records of
 }
 
-// Verify checks the data dir, backup or folder of segments at path. Damage is
-// in the report; the error says that there is nothing there to verify.
+// Verify checks the data dir, backup, folder of segments, v3 snapshot or copied
+// v3 backend at path. Damage is in the report; the error says that there is nothing there to verify.
 func Verify(ctx context.Context, path string, o Options) (*Report, error) {
+	if isSnapshotFile(path) {
+		return verifyFile(ctx, path, o)
+	}
 	began := time.Now()
 	files, err := datadir.Find(path, o.WALDir)
 	if err != nil {
@@ -72,6 +78,10 @@ func (s *subject) checkAll(ctx context.Context, r *Report) {
 		defer s.dir.Close()
 		r.Etcd = s.dir.Facts.Origin.String()
 		r.NodeID, r.ClusterID = snapcodec.FormatID(s.dir.IDs.NodeID), snapcodec.FormatID(s.dir.IDs.ClusterID)
+	}
+	s.checkV3Source(r)
+	if s.v3 != nil {
+		defer s.v3.Close()
 	}
 	if r.Level == Structure {
 		return

@@ -69,7 +69,7 @@ func treeState(t *testing.T, dir string) string {
 
 func TestFixturesPassUntouched(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
-	for _, name := range []string{"2.3.7", "2.3.7-cluster", "3.4.23-mixed"} {
+	for _, name := range fixture.Names() {
 		dir := fixture.DataDir(t, name)
 		before := treeState(t, dir)
 		for _, level := range []Level{Digest, Structure, Boot, ""} {
@@ -87,17 +87,6 @@ func TestFixturesPassUntouched(t *testing.T) {
 	}
 	if left, err := os.ReadDir(os.Getenv("TMPDIR")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v %v", left, err)
-	}
-}
-
-func TestV3AloneIsNotBooted(t *testing.T) {
-	dir := fixture.DataDir(t, "3.5.33")
-	if r := mustVerify(t, dir, Options{Level: Structure}); r.Result != Passed {
-		t.Errorf("structure: %+v", r)
-	}
-	r := mustVerify(t, dir, Options{})
-	if c := r.find(t, bootName); r.Result != Unproven || c.Result != Unproven || !strings.Contains(c.Detail, "--level structure") {
-		t.Errorf("boot: %+v", r)
 	}
 }
 
