@@ -18,22 +18,24 @@ type verifyOptions struct {
 	walDir    string
 	level     string
 	allowTorn bool
+	binary    string
 	output    outputFlag
 }
 
 func newVerifyCommand(e *env) *cobra.Command {
 	var o verifyOptions
 	cmd := &cobra.Command{
-		Use:   "verify DIR",
+		Use:   "verify DIR|FILE",
 		Short: "Prove that a backup or data dir is sound and boots",
-		Long: `Verify proves that a backup or a data dir with v2 data is sound:
+		Long: `Verify proves that a backup, a data dir or a v3 snapshot is sound:
 
   digest     every checksum that etcd stored: the log's chain, the snapshots'
   structure  and every record, request, key and page decodes; log, snapshot
              and backend make one state
-  boot       and a copy in a temporary dir boots in the built-in server, with
-             the indexes, keys, users and roles that the log says, takes a
-             write and shows it
+  boot       and a copy in a temporary dir boots: v2 data in the built-in
+             server, v3 data in etcd, the built-in 3.7 or --etcd-binary. It has
+             the indexes, keys, users and roles that log and backend say, takes
+             a write and shows it
 
 Each level includes those before it. The default is boot; for a folder of
 segments it is structure. DIR itself is only read.
@@ -41,7 +43,8 @@ segments it is structure. DIR itself is only read.
 A check that could not run has not passed. Exit codes: 0 all passed, 3 damage
 found, 1 something could not be checked.`,
 		Example: `  lifeboat verify /backup/etcd
-  lifeboat verify /backup/etcd --level digest -o json`,
+  lifeboat verify /backup/etcd --level digest -o json
+  lifeboat verify snapshot.db --etcd-binary /opt/etcd-3.5/etcd`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.path = args[0]
@@ -53,12 +56,13 @@ found, 1 something could not be checked.`,
 	f.StringVar(&o.level, "level", "", "digest, structure or boot (default: boot, or structure for a folder of segments)")
 	f.StringVar(&o.walDir, "wal-dir", "", "where the segments are, if not in DIR")
 	f.BoolVar(&o.allowTorn, "allow-torn", false, "a last write that was cut short, as by a crash, is no damage")
+	f.StringVar(&o.binary, "etcd-binary", "", "boot v3 data with this etcd (3.4 or later) instead of the built-in 3.7")
 	addOutputFlag(cmd, &o.output)
 	return cmd
 }
 
 func (o *verifyOptions) run(ctx context.Context, e *env) error {
-	options := prove.Options{WALDir: o.walDir, AllowTorn: o.allowTorn}
+	options := prove.Options{WALDir: o.walDir, AllowTorn: o.allowTorn, Binary: o.binary}
 	if o.level != "" {
 		level, err := prove.ParseLevel(o.level)
 		if err != nil {

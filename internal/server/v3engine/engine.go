@@ -83,7 +83,7 @@ func (e Engine) start(ctx context.Context, dir string, o Options) (*Server, erro
 	if s.listen, err = pickPort(o.Listen); err != nil {
 		return nil, err
 	}
-	if s.workDir, err = os.MkdirTemp("", "lifeboat-etcd-"); err != nil {
+	if s.workDir, err = makeWorkDir(); err != nil {
 		return nil, err
 	}
 	if err := s.run(dir, o); err != nil {
@@ -93,6 +93,22 @@ func (e Engine) start(ctx context.Context, dir string, o Options) (*Server, erro
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// maxSocketPath is what fits into an address everywhere, bytes (macOS: 104 with
+// the end).
+const maxSocketPath = 100
+
+// makeWorkDir is in TMPDIR, unless a socket there would have too long a path.
+func makeWorkDir() (string, error) {
+	dir, err := os.MkdirTemp("", "lifeboat-etcd-")
+	if err != nil || len(filepath.Join(dir, clientSocket)) <= maxSocketPath {
+		return dir, err
+	}
+	if err := os.Remove(dir); err != nil {
+		return "", err
+	}
+	return os.MkdirTemp("/tmp", "lifeboat-etcd-")
 }
 
 // absolute makes the paths hold in the process's own working dir.

@@ -38,7 +38,8 @@ type VerifyOptions struct {
 
 // A Verification proves that v3 data is what it was, and boots.
 //
-// Start with [OfDir] or [OfFile], then CheckSource, CheckBoot, Close.
+// Start with [OfDir] or [OfFile], then CheckDigest, CheckSource, CheckBoot,
+// Close.
 type Verification struct {
 	opts   VerifyOptions
 	dir    *datadir.Dir    // nil for a file
@@ -46,7 +47,8 @@ type Verification struct {
 	source *backendFile    // nil: the dir has no backend
 	want   figures
 	log    *logLook // nil for a file
-	sound  bool     // the source is
+	looked bool     // CheckSource has run
+	broken bool     // the source is
 
 	ctx    context.Context // of CheckBoot
 	server *Server
@@ -73,28 +75,35 @@ func (v *Verification) Close() error {
 	return v.source.Close()
 }
 
+// CheckDigest compares a snapshot with the SHA-256 at its end. Nothing else has
+// one.
+func (v *Verification) CheckDigest(checks Checks) {
+	if v.file != nil && v.file.Kind == restore.KindSnapshot {
+		v.check(checks, "v3 sha-256", v.trailer)
+	}
+}
+
 // CheckSource looks at what lies there, and computes what a boot must bring.
 func (v *Verification) CheckSource(checks Checks) {
-	v.sound = true
-	check := func(name string, run func(*Finding) error) {
-		if !v.sound {
-			return
-		}
-		checks(name, func(f *Finding) error {
-			err := run(f)
-			v.sound = err == nil && len(f.Problems) == 0
-			return err
-		})
-	}
-	if v.file != nil && v.file.Kind == restore.KindSnapshot {
-		check("v3 sha-256", v.trailer)
-	}
+	v.looked = true
 	if v.backendPath() != "" {
-		check("v3 contents", v.contents)
+		v.check(checks, "v3 contents", v.contents)
 	}
 	if v.dir != nil {
-		check("v3 log and backend", v.withLog)
+		v.check(checks, "v3 log and backend", v.withLog)
 	}
+}
+
+// check runs a check of the source, unless one before it failed.
+func (v *Verification) check(checks Checks, name string, run func(*Finding) error) {
+	if v.broken {
+		return
+	}
+	checks(name, func(f *Finding) error {
+		err := run(f)
+		v.broken = err != nil || len(f.Problems) > 0
+		return err
+	})
 }
 
 // backendPath is the source's; empty if a dir has none.
@@ -193,7 +202,7 @@ func (v *Verification) clone(release datadir.Release) (*Copy, error) {
 }
 
 func (v *Verification) start(f *Finding) error {
-	if !v.sound {
+	if v.broken || !v.looked {
 		return errors.New("not tried: the v3 data is not sound")
 	}
 	engine, err := FindEngine(v.ctx, v.opts.Binary)

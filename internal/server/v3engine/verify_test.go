@@ -56,6 +56,7 @@ func verifyDir(t *testing.T, path string) outcome {
 	got := outcome{}
 	v := OfDir(inspect(t, path), VerifyOptions{})
 	defer v.Close()
+	v.CheckDigest(got.checks(t))
 	v.CheckSource(got.checks(t))
 	v.CheckBoot(t.Context(), got.checks(t))
 	return got
@@ -283,6 +284,7 @@ func verifyFile(t *testing.T, path string) outcome {
 	got := outcome{}
 	v := OfFile(src, VerifyOptions{})
 	defer v.Close()
+	v.CheckDigest(got.checks(t))
 	v.CheckSource(got.checks(t))
 	v.CheckBoot(t.Context(), got.checks(t))
 	return got
