@@ -128,7 +128,7 @@ func (s *Source) checkUnchanged() error {
 // its structure.
 func (s *Source) verify(check HashCheck) error {
 	if s.Kind == KindSnapshot && check == HashRequired {
-		return snapcodec.VerifyTrailer(s.file, s.info.Size(), snapcodec.DBOptions{Name: s.Path})
+		return s.VerifyHash()
 	}
 	report, err := s.DB.Check()
 	if err != nil {
@@ -138,6 +138,11 @@ func (s *Source) verify(check HashCheck) error {
 		return fmt.Errorf("%d problems in its pages, the first: %w", report.Total, report.Problems[0])
 	}
 	return nil
+}
+
+// VerifyHash compares the SHA-256 at the end of a snapshot with its content.
+func (s *Source) VerifyHash() error {
+	return snapcodec.VerifyTrailer(s.file, s.info.Size(), snapcodec.DBOptions{Name: s.Path})
 }
 
 // kubernetes is where Kubernetes keeps its objects.

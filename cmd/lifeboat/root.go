@@ -82,6 +82,7 @@ on a dead one, and on a damaged one. It never writes into what it reads.`,
 	})
 	root.AddCommand(
 		newBackupCommand(e),
+		newDBCommand(e),
 		newEmbeddedCommand(e),
 		newHashKVCommand(e),
 		newMemberCommand(e),
