@@ -94,25 +94,24 @@ func alarmName(kind string, member uint64) string {
 // server/storage/schema/bucket.go).
 var etcdBuckets = []string{"key", "meta"}
 
-// missingBuckets lists those that are not there. A backend that holds nothing
-// but meta was made by a backup, for a dir without v3 data.
-func missingBuckets(db *snapcodec.DB) ([]error, error) {
+// bucketsOf tells which of them are missing. Holding meta alone is absent: a
+// backup made it for a dir whose v3 data it left out.
+func bucketsOf(db *snapcodec.DB) (absent bool, missing []error, err error) {
 	buckets, err := db.Buckets()
 	if err != nil {
-		return nil, err
+		return false, nil, err
 	}
 	have := map[string]bool{}
 	for _, b := range buckets {
 		have[b.Name] = true
 	}
 	if len(have) == 1 && have["meta"] {
-		return nil, nil
+		return true, nil, nil
 	}
-	var missing []error
 	for _, name := range etcdBuckets {
 		if !have[name] {
 			missing = append(missing, fmt.Errorf("bucket %s is missing: etcd would start with an empty one and say nothing", name))
 		}
 	}
-	return missing, nil
+	return false, missing, nil
 }

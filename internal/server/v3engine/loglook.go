@@ -182,14 +182,16 @@ type comparison struct {
 	problems []error
 }
 
-// compare looks for values in the backend that the log did not put there. The
-// log up to the index has been applied to the backend.
+// compare looks for values in the backend that the log did not put there, and
+// for keys of the log that a backend that was never compacted (compacted < 0)
+// lacks. The log up to the index has been applied to the backend.
 //
 // If the log reaches back to the first write, every record is compared. If
 // not, a key that the log surely wrote has its newest record compared: it can't
 // be older than the log.
-func (l *logLook) compare(db *snapcodec.DB, upTo uint64) (comparison, error) {
+func (l *logLook) compare(db *snapcodec.DB, upTo uint64, compacted int64) (comparison, error) {
 	var total comparison
+	missing := 0
 	seed := maphash.MakeSeed()
 	parts := uint64(1 + l.puts/maxPuts)
 	for part := range parts {
@@ -208,6 +210,10 @@ func (l *logLook) compare(db *snapcodec.DB, upTo uint64) (comparison, error) {
 		total.records = c.result.records
 		total.compared += c.result.compared
 		total.problems = append(total.problems, c.result.problems...)
+		missing += c.unseen()
+	}
+	if compacted < 0 && missing > 0 {
+		total.problems = append(total.problems, fmt.Errorf("%d keys that the log wrote are in no revision of the backend", missing))
 	}
 	return total, nil
 }
@@ -225,7 +231,8 @@ type comparer struct {
 // sureKey is a key that the log wrote, and what the backend holds last of it.
 type sureKey struct {
 	hash     uint64
-	seen     bool
+	seen     bool // deleted or not
+	compared bool
 	differs  bool
 	revision snapcodec.Revision
 }
@@ -259,21 +266,34 @@ func (c *comparer) run(db *snapcodec.DB) error {
 		return err
 	}
 	for _, k := range c.sure {
-		if k.seen {
+		if k.compared && !c.whole {
 			c.result.compared++
 		}
-		if k.differs {
+		if k.differs && !c.whole {
 			c.problem(db, k.revision)
 		}
 	}
 	return nil
 }
 
+// unseen counts the keys that the log wrote and the backend does not know.
+func (c *comparer) unseen() int {
+	n := 0
+	for _, k := range c.sure {
+		if !k.seen {
+			n++
+		}
+	}
+	return n
+}
+
 func (c *comparer) record(r *snapcodec.KeyRecord) error {
-	if r.Tombstone || len(r.Raw) == 0 {
+	if len(r.Raw) == 0 { // added by snapshot restore --bump-revision
 		return nil
 	}
-	c.result.records++
+	if !r.Tombstone {
+		c.result.records++
+	}
 	kv, err := r.KeyValue()
 	if err != nil {
 		return err
@@ -283,20 +303,20 @@ func (c *comparer) record(r *snapcodec.KeyRecord) error {
 		return nil
 	}
 	_, written := slices.BinarySearch(c.written, c.pair(hash, kv.Value))
-	if c.whole {
+	if i, found := slices.BinarySearchFunc(c.sure, hash, sureKey.compare); found {
+		k := &c.sure[i]
+		k.seen, k.compared, k.differs, k.revision = true, !r.Tombstone, !r.Tombstone && !written, r.Revision
+	}
+	if c.whole && !r.Tombstone {
 		c.result.compared++
 		if !written {
 			c.differs(r.Revision, kv.Key)
 		}
-		return nil
-	}
-	i, found := slices.BinarySearchFunc(c.sure, hash, func(k sureKey, h uint64) int { return cmp.Compare(k.hash, h) })
-	if found {
-		k := &c.sure[i]
-		k.seen, k.differs, k.revision = true, !written, r.Revision
 	}
 	return nil
 }
+
+func (k sureKey) compare(hash uint64) int { return cmp.Compare(k.hash, hash) }
 
 // problem names the key of a revision.
 func (c *comparer) problem(db *snapcodec.DB, rev snapcodec.Revision) {

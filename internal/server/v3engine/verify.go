@@ -49,6 +49,7 @@ type Verification struct {
 	log    *logLook // nil for a file
 	looked bool     // CheckSource has run
 	broken bool     // the source is
+	absent bool     // there is no v3 data in the source, though the log tells of it
 
 	ctx    context.Context // of CheckBoot
 	server *Server
@@ -89,7 +90,7 @@ func (v *Verification) CheckSource(checks Checks) {
 	if v.backendPath() != "" {
 		v.check(checks, "v3 contents", v.contents)
 	}
-	if v.dir != nil {
+	if v.dir != nil && !v.absent {
 		v.check(checks, "v3 log and backend", v.withLog)
 	}
 }
@@ -138,11 +139,15 @@ func (v *Verification) contents(f *Finding) error {
 	if err != nil {
 		return err
 	}
-	missing, err := missingBuckets(b.DB)
+	absent, missing, err := bucketsOf(b.DB)
 	if err != nil {
 		return err
 	}
 	if f.Problems = slices.Concat(report.Problems, missing); len(f.Problems) > 0 {
+		return nil
+	}
+	if v.absent = absent; absent {
+		f.Detail = "a backend that a backup made: the v3 data is NOT in here"
 		return nil
 	}
 	v.want, err = figuresOf(b.DB)
@@ -157,7 +162,7 @@ func (v *Verification) withLog(f *Finding) (err error) {
 		f.Detail = "no backend: the boot makes it from the log"
 		return err
 	}
-	c, err := v.log.compare(v.source.DB, v.log.applied)
+	c, err := v.log.compare(v.source.DB, v.log.applied, v.want.compact)
 	f.Problems, f.Detail = c.problems, c.String()
 	if n := v.log.pending.requests; n > 0 {
 		f.Detail += fmt.Sprintf("; the log is ahead by %d v3 requests", n)
@@ -172,6 +177,9 @@ func (c comparison) String() string {
 // CheckBoot boots a copy and asks it. The copy is removed. Nothing is booted
 // whose source is not sound.
 func (v *Verification) CheckBoot(ctx context.Context, checks Checks) {
+	if v.absent {
+		return
+	}
 	v.ctx = ctx
 	checks("v3 boot", v.start)
 	if v.copy != nil {
@@ -463,7 +471,7 @@ func (v *Verification) records(f *Finding) error {
 	if v.pending().requests == 0 {
 		return nil
 	}
-	c, err := v.log.compare(booted.DB, v.log.commit)
+	c, err := v.log.compare(booted.DB, v.log.commit, v.got.compact)
 	if err != nil {
 		return err
 	}

@@ -228,6 +228,19 @@ func TestVerifyCatches(t *testing.T) {
 		"a flipped byte": {flipLast, []string{"v3 boot", "v3 log and backend"}, "no put in the log wrote"},
 		"no key bucket": {func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("key")) },
 			[]string{"v3 boot", "v3 contents"}, "bucket key is missing"},
+		"keys gone": {func(tx *bolt.Tx) error {
+			if err := tx.Bucket([]byte("meta")).Delete([]byte("scheduledCompactRev")); err != nil {
+				return err
+			}
+			if err := tx.Bucket([]byte("meta")).Delete([]byte("finishedCompactRev")); err != nil {
+				return err
+			}
+			if err := tx.DeleteBucket([]byte("key")); err != nil {
+				return err
+			}
+			_, err := tx.CreateBucket([]byte("key"))
+			return err
+		}, []string{"v3 boot", "v3 log and backend"}, "are in no revision of the backend"},
 		"no space": {raiseNoSpace, []string{"v3 alarms", "v3 write"}, "can't be written to: etcdserver: mvcc: database space exceeded"},
 	} {
 		for _, of := range []string{"3.4.23-mixed", "3.5.33"} {
@@ -243,6 +256,23 @@ func TestVerifyCatches(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A backup of a running member leaves the v3 data out, and makes a backend.
+func TestVerifyMadeBackend(t *testing.T) {
+	dir := fixture.DataDir(t, "3.4.23-mixed")
+	edit(t, dir, func(tx *bolt.Tx) error {
+		return tx.ForEach(func(name []byte, _ *bolt.Bucket) error {
+			if string(name) == "meta" {
+				return nil
+			}
+			return tx.DeleteBucket(name)
+		})
+	})
+	got := verifyDir(t, dir)
+	if len(got) != 1 || !strings.HasSuffix(got["v3 contents"], "the v3 data is NOT in here") {
+		t.Errorf("got %v", got)
 	}
 }
 
