@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
 	"github.com/etcd-lifeboat/lifeboat/walcodec"
@@ -79,6 +80,36 @@ func restorable(dir *datadir.Dir, o OpenOptions) error {
 		return fmt.Errorf("its backend has applied up to index %d, and that entry is not in the log: start it once, or restore from a snapshot", dir.Backend.ConsistentIndex)
 	}
 	return nil
+}
+
+// checkOutside refuses a target that is the source data dir or inside it.
+func (s *Source) checkOutside(t Target) error {
+	if s.log == nil {
+		return nil
+	}
+	for _, source := range []string{s.Path, s.log.dir.WAL} {
+		for _, target := range []string{t.Dir, t.WALDir} {
+			if target == "" {
+				continue
+			}
+			inside, err := below(resolved(source), resolved(target))
+			if err != nil {
+				return err
+			}
+			if inside != "" {
+				return fmt.Errorf("%s is inside of the source %s, which is only read", target, source)
+			}
+		}
+	}
+	return nil
+}
+
+// resolved follows symbolic links, as far as the path is there.
+func resolved(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	return path
 }
 
 // logSource is the log of a data dir.

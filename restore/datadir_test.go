@@ -208,3 +208,18 @@ func TestKubernetesIsSeen(t *testing.T) {
 		t.Errorf("found %v (%v), though there are keys below /registry/", found, err)
 	}
 }
+
+func TestTargetInsideTheSource(t *testing.T) {
+	dir := fixture.DataDir(t, "3.5.33")
+	src := openDir(t, dir)
+	c := newCluster(t, threeMembers, "x")
+	for name, target := range map[string]Target{
+		"itself": {Name: "m1", Dir: dir},
+		"inside": {Name: "m1", Dir: filepath.Join(dir, "new")},
+		"log":    {Name: "m1", Dir: filepath.Join(t.TempDir(), "d"), WALDir: filepath.Join(dir, "member/wal/x")},
+	} {
+		if _, err := NewPlan(src, c, []Target{target}, Options{Replace: ".old"}); err == nil || !strings.Contains(err.Error(), "inside of the source") {
+			t.Errorf("%s: error %v, want a refusal", name, err)
+		}
+	}
+}

@@ -68,6 +68,9 @@ func NewPlan(src *Source, c Cluster, targets []Target, o Options) (*Plan, error)
 		if _, err := c.Member(t.Name); err != nil {
 			return nil, err
 		}
+		if err := src.checkOutside(t); err != nil {
+			return nil, err
+		}
 	}
 	if src.Kind == KindBackend && o.Hash == HashRequired {
 		return nil, fmt.Errorf("%s: %w", src.Path, ErrNoHash)
