@@ -73,7 +73,11 @@ func programs(ctx context.Context, o options, work string) (paths, error) {
 	if err != nil {
 		return paths{}, err
 	}
-	p := paths{out: outPath(work), self: self, etcd35: etcd35}
+	etcd37, err := filepath.Abs(o.etcd37)
+	if err != nil {
+		return paths{}, err
+	}
+	p := paths{out: outPath(work), self: self, etcd35: etcd35, etcd37: etcd37}
 	if o.lifeboat != "" {
 		p.lifeboat, err = filepath.Abs(o.lifeboat)
 		return p, err

@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strconv"
 
@@ -99,6 +101,25 @@ func sameSize(part string, p paths) error {
 	}
 	if dst < src*9/10 {
 		return fmt.Errorf("%s of the output has %d bytes, of the source %d", part, dst, src)
+	}
+	return nil
+}
+
+// checkSameOutput compares what ours and the peer print, if the peer is there.
+func checkSameOutput(ctx context.Context, r *runner, w row) error {
+	ours, err := r.command(ctx, w.ours).Output()
+	if err != nil {
+		return err
+	}
+	peers, err := r.command(ctx, w.peer).Output()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(ours, peers) {
+		return fmt.Errorf("%s prints\n%s%s prints\n%s", w.ours.name, ours, w.peer.name, peers)
 	}
 	return nil
 }

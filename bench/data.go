@@ -25,6 +25,9 @@ type dataset struct {
 var (
 	v3Dir = dataset{name: "v3", bytes: 1_500_000_000, generate: generateV3}
 	v2Dir = dataset{name: "v2", bytes: 370_000_000, generate: generateV2}
+	// snapshotFile is a folder with a snapshot as `etcdctl snapshot save`
+	// writes it, and a copy without its checksum.
+	snapshotFile = dataset{name: "snapshot", bytes: 1_660_000_000, generate: generateSnapshot}
 )
 
 // dataVersion changes whenever the generators make something else, so that

@@ -57,6 +57,7 @@ type options struct {
 	output     string
 	lifeboat   string
 	etcd35     string
+	etcd37     string
 	cpuProfile string
 }
 
@@ -74,6 +75,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&o.output, "o", "table", "output: table or json")
 	f.StringVar(&o.lifeboat, "lifeboat", "", "measure this `BINARY` (default: build it from ./cmd/lifeboat)")
 	f.StringVar(&o.etcd35, "etcd35", filepath.Join("build", "etcd35"), "`DIR` of etcd 3.5's binaries, as e2e/build.sh makes them")
+	f.StringVar(&o.etcd37, "etcd37", filepath.Join("build", "etcd37"), "`DIR` of etcd 3.7's binaries, likewise")
 	f.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of each row's lifeboat to `DIR`/ROW.pprof, in a run of its own")
 	if err := f.Parse(args); err != nil {
 		return o, err

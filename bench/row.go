@@ -43,7 +43,11 @@ type paths struct {
 	self     string // this binary
 	lifeboat string
 	etcd35   string // the folder of etcd 3.5's binaries
+	etcd37   string // and of 3.7's
 }
+
+// file is one file of the row's data.
+func (p paths) file(name string) string { return filepath.Join(p.data, name) }
 
 // budget is the most that ours may take: a fixed time, or a multiple of what
 // the limit took in the same run.
@@ -100,7 +104,7 @@ var rows = []row{
 			env:     []string{"ETCDCTL_API=2"},
 			missing: "Debian's package etcd-client has it",
 		},
-		limit:  copySync(),
+		limit:  copySync("."),
 		budget: budget{ofLimit: 1.5},
 		memory: oursMemory,
 		check:  checkBackup,
@@ -117,11 +121,61 @@ var rows = []row{
 			},
 			missing: "e2e/build.sh builds it",
 		},
-		limit:  copySync(),
+		limit:  copySync("."),
 		budget: budget{ofLimit: 1.3},
 		memory: oursMemory,
 		check:  checkBackup,
 	},
+	{
+		name: "restore",
+		work: "restore a snapshot of 827 MB",
+		data: snapshotFile,
+		part: snapshotName,
+		ours: contender{name: "lifeboat snapshot restore", argv: func(p paths) []string {
+			return []string{p.lifeboat, "snapshot", "restore", p.file(snapshotName), "--data-dir", p.out}
+		}},
+		peer: etcdutl37(func(p paths) []string {
+			return []string{"snapshot", "restore", p.file(snapshotName), "--data-dir", p.out}
+		}),
+		limit:  copySync(snapshotName),
+		budget: budget{fixed: time.Second},
+		memory: oursMemory,
+	},
+	{
+		name: "status",
+		work: "snapshot status of it",
+		data: snapshotFile,
+		part: snapshotName,
+		ours: contender{name: "lifeboat snapshot status", argv: func(p paths) []string {
+			return []string{p.lifeboat, "snapshot", "status", p.file(snapshotName)}
+		}},
+		peer:   etcdutl37(func(p paths) []string { return []string{"snapshot", "status", p.file(snapshotName)} }),
+		budget: budget{fixed: 400 * time.Millisecond},
+		memory: oursMemory,
+		check:  checkSameOutput,
+	},
+	{
+		name: "hashkv",
+		work: "hashkv of it, without its checksum, since etcdutl's hashkv changes the file",
+		data: snapshotFile,
+		part: scratchName,
+		ours: contender{name: "lifeboat hashkv", argv: func(p paths) []string {
+			return []string{p.lifeboat, "hashkv", p.file(scratchName)}
+		}},
+		peer:   etcdutl37(func(p paths) []string { return []string{"hashkv", p.file(scratchName)} }),
+		budget: budget{fixed: 600 * time.Millisecond},
+		memory: oursMemory,
+		check:  checkSameOutput,
+	},
+}
+
+// etcdutl37 is a contender that runs etcdutl 3.7 with these arguments.
+func etcdutl37(args func(p paths) []string) contender {
+	return contender{
+		name:    "etcdutl 3.7",
+		argv:    func(p paths) []string { return append([]string{filepath.Join(p.etcd37, "etcdutl")}, args(p)...) },
+		missing: "e2e/build.sh builds it",
+	}
 }
 
 // peer is a contender inside this binary that takes the row's data dir.
@@ -137,9 +191,10 @@ func lifeboatBackup() contender {
 	}}
 }
 
-func copySync() contender {
+// copySync copies a part of the data.
+func copySync(part string) contender {
 	return contender{name: "cp -r + fsync", argv: func(p paths) []string {
-		return []string{p.self, "peer", "cp-sync", p.data, p.out}
+		return []string{p.self, "peer", "cp-sync", p.file(part), p.out}
 	}}
 }
 
