@@ -205,17 +205,22 @@ var errTxnDepth = errors.New("txns nested too deep")
 func ParseInternalRequest(data []byte) (InternalRequest, error) {
 	var r InternalRequest
 	header := false
-	err := walk(data, func(f *fields) {
+	f := fieldsOf(data)
+	for f.next() {
 		switch f.tag {
 		case 1<<3 | wireVarint:
 			r.ID = f.num
 		case 100<<3 | wireBytes:
 			header = true
 			f.err = r.parseHeader(f.data)
+		case 4<<3 | wireBytes:
+			r.Op = "put"
+			r.Put, f.err = pointer(parsePut(f.data))
 		default:
-			f.err = r.parseOp(f.tag>>3, f)
+			f.err = r.parseOp(f)
 		}
-	})
+	}
+	err := f.err
 	if err == nil && r.Alarm != nil && !header {
 		r.Alarm, r.Op = nil, "auth_enable" // field 10 in the preview of 2.3
 	}
@@ -225,7 +230,8 @@ func ParseInternalRequest(data []byte) (InternalRequest, error) {
 	return r, nil
 }
 
-// walk hands each field of a message to set.
+// walk hands each field of a message to set. It allocates: headers and puts,
+// which make up most logs, loop themselves.
 func walk(message []byte, set func(f *fields)) error {
 	f := fieldsOf(message)
 	for f.next() {
@@ -235,7 +241,8 @@ func walk(message []byte, set func(f *fields)) error {
 }
 
 func (r *InternalRequest) parseHeader(data []byte) error {
-	return walk(data, func(f *fields) {
+	f := fieldsOf(data)
+	for f.next() {
 		switch f.tag {
 		case 1<<3 | wireVarint:
 			r.ID = f.num
@@ -244,11 +251,13 @@ func (r *InternalRequest) parseHeader(data []byte) error {
 		case 3<<3 | wireVarint:
 			r.AuthRevision = f.num
 		}
-	})
+	}
+	return f.err
 }
 
-// parseOp decodes an operation by its field number.
-func (r *InternalRequest) parseOp(number uint64, f *fields) (err error) {
+// parseOp decodes an operation other than put, by its field number.
+func (r *InternalRequest) parseOp(f fields) (err error) {
+	number := f.tag >> 3
 	if f.tag&7 != wireBytes {
 		return f.unknown()
 	}
@@ -258,8 +267,6 @@ func (r *InternalRequest) parseOp(number uint64, f *fields) (err error) {
 		r.V2, err = pointer(ParseRequest(f.data))
 	case 3:
 		r.Range, err = pointer(parseRange(f.data))
-	case 4:
-		r.Put, err = pointer(parsePut(f.data))
 	case 5:
 		r.DeleteRange, err = pointer(parseDeleteRange(f.data))
 	case 6:
@@ -374,7 +381,8 @@ func parseRange(data []byte) (r RangeRequest, err error) {
 }
 
 func parsePut(data []byte) (r PutRequest, err error) {
-	err = walk(data, func(f *fields) {
+	f := fieldsOf(data)
+	for f.next() {
 		switch f.tag {
 		case 1<<3 | wireBytes:
 			r.Key = f.data
@@ -389,8 +397,8 @@ func parsePut(data []byte) (r PutRequest, err error) {
 		case 6<<3 | wireVarint:
 			r.IgnoreLease = f.num != 0
 		}
-	})
-	return r, err
+	}
+	return r, f.err
 }
 
 func parseDeleteRange(data []byte) (r DeleteRangeRequest, err error) {
