@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"go.etcd.io/etcd/server/v3/embed"
 )
@@ -20,12 +22,15 @@ const EmbeddedCommand = "built-in-etcd"
 // that does not know EmbeddedCommand would otherwise start itself for ever.
 const engineGuard = "LIFEBOAT_ENGINE"
 
-// RunEmbedded is etcd 3.7 until ctx or stdin ends. Its flags are etcd's.
+// RunEmbedded is etcd 3.7 until ctx or stdin ends, or SIGTERM. Its flags are
+// etcd's.
 func RunEmbedded(ctx context.Context, args []string, stdin io.Reader) error {
 	config, err := embeddedConfig(args)
 	if err != nil {
 		return err
 	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
+	defer stop()
 	etcd, err := embed.StartEtcd(config)
 	if err != nil {
 		return err

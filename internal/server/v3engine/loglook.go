@@ -20,8 +20,10 @@ type logLook struct {
 	dir        *datadir.Dir
 	overwrites *walcodec.Overwrites
 	applied    uint64 // the backend's consistent index
-	commit     uint64
-	puts       int64 // up to commit, those of txns included
+	// commit is where a clone of the dir ends: a cluster of its own takes the
+	// whole log for committed.
+	commit uint64
+	puts   int64 // up to commit, those of txns included
 	// whole says that the log reaches back to the first write: then the backend
 	// holds nothing that the log did not put.
 	whole bool
@@ -45,7 +47,7 @@ type pending struct {
 // lookAtLog reads the log of a data dir.
 func lookAtLog(d *datadir.Dir, facts figures) (*logLook, error) {
 	l := &logLook{
-		dir: d, commit: d.Log.Commit, mayFail: facts.authOn || len(facts.alarms) > 0,
+		dir: d, commit: max(d.Log.Commit, d.Log.Last), mayFail: facts.authOn || len(facts.alarms) > 0,
 		whole: d.Base == nil && d.Log.First <= 1 && d.Facts.V2Data == "",
 	}
 	if d.Base != nil {
@@ -184,18 +186,19 @@ type comparison struct {
 
 // compare looks for values in the backend that the log did not put there, and
 // for keys of the log that a backend that was never compacted (compacted < 0)
-// lacks. The log up to the index has been applied to the backend.
+// lacks. The log up to the index has been applied to the backend; what it holds
+// above the revision was written since.
 //
 // If the log reaches back to the first write, every record is compared. If
 // not, a key that the log surely wrote has its newest record compared: it can't
 // be older than the log.
-func (l *logLook) compare(db *snapcodec.DB, upTo uint64, compacted int64) (comparison, error) {
+func (l *logLook) compare(db *snapcodec.DB, upTo uint64, revision, compacted int64) (comparison, error) {
 	var total comparison
 	missing := 0
 	seed := maphash.MakeSeed()
 	parts := uint64(1 + l.puts/maxPuts)
 	for part := range parts {
-		c := comparer{seed: seed, part: part, parts: parts, whole: l.whole}
+		c := comparer{seed: seed, part: part, parts: parts, revision: revision, whole: l.whole}
 		err := l.eachRequest(upTo, func(_ uint64, r walcodec.InternalRequest) error {
 			sure := l.sure(r)
 			eachPut(r, func(p *walcodec.PutRequest) { c.add(p, sure) })
@@ -222,6 +225,7 @@ func (l *logLook) compare(db *snapcodec.DB, upTo uint64, compacted int64) (compa
 type comparer struct {
 	seed        maphash.Seed
 	part, parts uint64
+	revision    int64
 	whole       bool
 	written     []uint64  // hashes of keys with the values that were put
 	sure        []sureKey // by hash, once sorted
@@ -262,7 +266,7 @@ func (c *comparer) run(db *snapcodec.DB) error {
 	c.written = slices.Compact(c.written)
 	slices.SortFunc(c.sure, func(a, b sureKey) int { return cmp.Compare(a.hash, b.hash) })
 	c.sure = slices.CompactFunc(c.sure, func(a, b sureKey) bool { return a.hash == b.hash })
-	if err := db.Keys(snapcodec.Revision{}, c.record); err != nil {
+	if err := db.Keys(snapcodec.Revision{}, c.record); err != nil && err != errEnough {
 		return err
 	}
 	for _, k := range c.sure {
@@ -288,6 +292,9 @@ func (c *comparer) unseen() int {
 }
 
 func (c *comparer) record(r *snapcodec.KeyRecord) error {
+	if r.Revision.Main > c.revision {
+		return errEnough
+	}
 	if len(r.Raw) == 0 { // added by snapshot restore --bump-revision
 		return nil
 	}
@@ -325,14 +332,14 @@ func (c *comparer) problem(db *snapcodec.DB, rev snapcodec.Revision) {
 		if err == nil {
 			c.differs(r.Revision, bytes.Clone(kv.Key))
 		}
-		return errFound
+		return errEnough
 	})
-	if err != nil && err != errFound {
+	if err != nil && err != errEnough {
 		c.result.problems = append(c.result.problems, err)
 	}
 }
 
-var errFound = errors.New("found")
+var errEnough = errors.New("enough")
 
 func (c *comparer) differs(rev snapcodec.Revision, key []byte) {
 	if len(c.result.problems) < maxProblems {

@@ -76,11 +76,11 @@ func records(db *snapcodec.DB) iter.Seq2[*snapcodec.KeyRecord, error] {
 	return func(yield func(*snapcodec.KeyRecord, error) bool) {
 		err := db.Keys(snapcodec.Revision{}, func(r *snapcodec.KeyRecord) error {
 			if !yield(r, nil) {
-				return errFound
+				return errEnough
 			}
 			return nil
 		})
-		if err != nil && err != errFound {
+		if err != nil && err != errEnough {
 			yield(nil, err)
 		}
 	}

@@ -162,7 +162,7 @@ func (v *Verification) withLog(f *Finding) (err error) {
 		f.Detail = "no backend: the boot makes it from the log"
 		return err
 	}
-	c, err := v.log.compare(v.source.DB, v.log.applied, v.want.compact)
+	c, err := v.log.compare(v.source.DB, v.log.applied, v.want.revision, v.want.compact)
 	f.Problems, f.Detail = c.problems, c.String()
 	if n := v.log.pending.requests; n > 0 {
 		f.Detail += fmt.Sprintf("; the log is ahead by %d v3 requests", n)
@@ -245,7 +245,7 @@ func (v *Verification) start(f *Finding) error {
 		f.Detail += "; the copy was given: " + strings.Join(steps, ", ")
 	}
 	if v.log != nil && v.got.applied < v.log.commit {
-		f.problem("it has applied up to index %d, and the log is committed up to %d", v.got.applied, v.log.commit)
+		f.problem("it has applied up to index %d, and the log ends at %d", v.got.applied, v.log.commit)
 	}
 	return nil
 }
@@ -471,7 +471,7 @@ func (v *Verification) records(f *Finding) error {
 	if v.pending().requests == 0 {
 		return nil
 	}
-	c, err := v.log.compare(booted.DB, v.log.commit, v.got.compact)
+	c, err := v.log.compare(booted.DB, v.log.commit, v.got.revision, v.got.compact)
 	if err != nil {
 		return err
 	}
