@@ -85,8 +85,19 @@ func (r *restoreReport) member(p *restore.Plan, t restore.Target) memberReport {
 		"--initial-cluster", r.InitialCluster, "--initial-cluster-token", r.Token,
 		"--initial-advertise-peer-urls", strings.Join(m.PeerURLs, ","),
 		"--listen-peer-urls", strings.Join(listenURLs(m.PeerURLs), ","))
-	report.Start = "etcd " + strings.Join(flags, " ")
+	report.Start = shellLine("etcd", flags)
 	return report
+}
+
+// shellLine is a command line to paste into a shell.
+func shellLine(program string, args []string) string {
+	for _, arg := range args {
+		if strings.ContainsAny(arg, " \t\n'\"\\$`&;|<>()*?[]{}#~!") {
+			arg = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+		}
+		program += " " + arg
+	}
+	return program
 }
 
 // occupied tells whether a dir holds anything but what a fresh file system does.
