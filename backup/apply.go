@@ -234,6 +234,9 @@ func (w *writer) writeSnapshot() error {
 	if version := newVersion; w.plan.takes(datadir.StepVersion) {
 		edit.Version = &version
 	}
+	if members := w.plan.moveMembers(w.plan.Source.Members); w.plan.takes(datadir.StepPeerURL) {
+		edit.Membership = &members
+	}
 	err = snapcodec.RewriteSnap(w.writeTo(dst), src, edit)
 	return errors.Join(err, dst.Close())
 }
@@ -281,10 +284,7 @@ func (w *writer) copyBackend() error {
 	if live == datadir.Running || before.Size() != after.Size() || !before.ModTime().Equal(after.ModTime()) {
 		return fmt.Errorf("%s: changed while it was copied: %w", src.Name(), ErrLive)
 	}
-	if w.plan.Index == 0 {
-		return nil
-	}
-	return setIndex(dst.Name(), w.plan.Index)
+	return w.plan.editBackend(dst.Name())
 }
 
 // writeTo is where a part goes: it reports progress and ends with the context.

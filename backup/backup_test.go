@@ -306,3 +306,21 @@ func TestATargetInsideTheSourceIsRefused(t *testing.T) {
 		t.Errorf("a neighbour whose name starts alike: %v", err)
 	}
 }
+
+// A URL that only starts alike stays.
+func TestTheForcedPeerURLIsMoved(t *testing.T) {
+	moved := &Plan{Source: &datadir.Dir{PeerURLs: map[uint64][]string{1: {datadir.ForcedPeerURL}}}}
+	entry := walcodec.Entry{Type: walcodec.EntryConfChange, Term: 1, Index: 1, Data: walcodec.AppendConfChange(nil,
+		walcodec.ConfChange{NodeID: 1, Context: []byte(`{"id":1,"peerURLs":["` + datadir.ForcedPeerURL + `","http://localhost:23801"]}`)})}
+	got, err := moved.movePeerURL(entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cc, err := walcodec.ParseConfChange(got.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `{"id":1,"peerURLs":["http://127.0.0.1:2380","http://localhost:23801"]}`; string(cc.Context) != want || cc.NodeID != 1 {
+		t.Errorf("context %s, want %s", cc.Context, want)
+	}
+}

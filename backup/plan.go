@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
@@ -212,9 +213,11 @@ func (p *Plan) liveBackend() error {
 		cause = ErrMaybeLive
 	}
 	why := fmt.Errorf("%s: %w, and a backend in use can't be copied as a file", p.Source.Root, cause)
-	switch {
+	switch src := p.Source.Backend; {
 	case p.Options.Backend == BackendRequire:
 		return why
+	case src.Unread == nil && !src.HasKeys && p.Source.Log.V3 == 0:
+		return p.skipBackend() // there is nothing in it
 	case p.Source.Facts.V2Data == "":
 		return fmt.Errorf("%w; all its data is there", why)
 	}
@@ -232,15 +235,10 @@ func (p *Plan) skipBackend() error {
 
 // chooseSteps finds what the wanted release needs.
 func (p *Plan) chooseSteps() error {
-	if p.Options.For == (datadir.Release{}) {
-		return nil
-	}
-	steps, err := p.Facts.For(p.Options.For)
-	if err != nil {
+	if err := p.findSteps(); err != nil {
 		return fmt.Errorf("%s: %w", p.Source.Root, err)
 	}
-	p.Steps = steps
-	for _, step := range steps {
+	for _, step := range p.Steps {
 		p.Facts = p.Facts.After(step)
 		switch step {
 		case datadir.StepBackend:
@@ -252,14 +250,21 @@ func (p *Plan) chooseSteps() error {
 	return nil
 }
 
+// findSteps asks for what the wanted release needs, or, without one, what
+// every release does. A copy that joins its cluster keeps the members' URLs.
+func (p *Plan) findSteps() (err error) {
+	switch {
+	case p.Options.For != datadir.Release{}:
+		p.Steps, err = p.Facts.For(p.Options.For)
+	case !p.Options.KeepClusterID:
+		p.Steps = p.Facts.ForOwn()
+	}
+	return err
+}
+
 // takes tells whether step is one of the plan's.
 func (p *Plan) takes(step datadir.Step) bool {
-	for _, s := range p.Steps {
-		if s == step {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(p.Steps, step)
 }
 
 func (p *Plan) warn() {

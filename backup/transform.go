@@ -1,12 +1,15 @@
 package backup
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
+	"github.com/etcd-lifeboat/lifeboat/snapcodec"
 	"github.com/etcd-lifeboat/lifeboat/walcodec"
 )
 
@@ -34,14 +37,64 @@ func (p *Plan) keepRecord(s walcodec.Snapshot) bool {
 
 // changeEntry is what the steps do to an entry, nil for nothing.
 func (p *Plan) changeEntry() func(walcodec.Entry) (walcodec.Entry, error) {
-	switch {
-	case p.takes(datadir.StepBlankV2):
-		return blankV2
-	case p.takes(datadir.StepVersion):
-		return raiseVersion
-	default:
+	var changes []func(walcodec.Entry) (walcodec.Entry, error)
+	if p.takes(datadir.StepBlankV2) {
+		changes = append(changes, blankV2)
+	}
+	if p.takes(datadir.StepVersion) {
+		changes = append(changes, raiseVersion)
+	}
+	if p.takes(datadir.StepPeerURL) {
+		changes = append(changes, p.movePeerURL)
+	}
+	if len(changes) == 0 {
 		return nil
 	}
+	return func(e walcodec.Entry) (walcodec.Entry, error) {
+		var err error
+		for _, change := range changes {
+			if e, err = change(e); err != nil {
+				return e, err
+			}
+		}
+		return e, nil
+	}
+}
+
+// movePeerURL changes the conf changes that give a member the URL.
+func (p *Plan) movePeerURL(e walcodec.Entry) (walcodec.Entry, error) {
+	if walcodec.ClassifyEntry(e) != walcodec.ConfChangePayload {
+		return e, nil
+	}
+	cc, err := walcodec.ParseConfChange(e.Data)
+	if err != nil {
+		return e, err
+	}
+	quote := func(url string) []byte { return []byte(`"` + url + `"`) }
+	context := bytes.ReplaceAll(cc.Context, quote(datadir.ForcedPeerURL), quote(p.newPeerURL()))
+	if bytes.Equal(context, cc.Context) {
+		return e, nil
+	}
+	cc.Context = context
+	e.Data = walcodec.AppendConfChange(nil, cc)
+	return e, nil
+}
+
+func (p *Plan) newPeerURL() string { return datadir.FreePeerURL(p.Source.PeerURLs) }
+
+// moveMembers does to a list of members what movePeerURL does to the log.
+func (p *Plan) moveMembers(m snapcodec.Membership) snapcodec.Membership {
+	m.Members = slices.Clone(m.Members)
+	for i := range m.Members {
+		urls := slices.Clone(m.Members[i].PeerURLs)
+		for j, url := range urls {
+			if url == datadir.ForcedPeerURL {
+				urls[j] = p.newPeerURL()
+			}
+		}
+		m.Members[i].PeerURLs = urls
+	}
+	return m
 }
 
 func blankV2(e walcodec.Entry) (walcodec.Entry, error) {
@@ -72,6 +125,7 @@ func raiseVersion(e walcodec.Entry) (walcodec.Entry, error) {
 // Names in the backend. Source: server/storage/schema/bucket.go, etcd 3.7.
 var (
 	metaBucket         = []byte("meta")
+	membersBucket      = []byte("members")
 	consistentIndexKey = []byte("consistent_index")
 )
 
@@ -81,31 +135,63 @@ func makeBackend(path string, index uint64) error {
 	if err != nil {
 		return fmt.Errorf("make backend: %w", err)
 	}
-	return putIndex(db, index)
+	return update(db, func(tx *bolt.Tx) error { return putIndex(tx, index) })
 }
 
-// setIndex changes the consistent index of a backend.
-func setIndex(path string, index uint64) error {
+// editBackend makes the plan's changes to a copied backend.
+func (p *Plan) editBackend(path string) error {
+	moved := p.takes(datadir.StepPeerURL)
+	if p.Index == 0 && !moved {
+		return nil
+	}
 	db, err := bolt.Open(path, 0o600, &bolt.Options{NoFreelistSync: true})
 	if err != nil {
 		return fmt.Errorf("open the copied backend: %w", err)
 	}
-	return putIndex(db, index)
+	return update(db, func(tx *bolt.Tx) error {
+		if moved {
+			if err := putMembers(tx, p.moveMembers(p.Source.Backend.Members)); err != nil {
+				return err
+			}
+		}
+		if p.Index == 0 {
+			return nil
+		}
+		return putIndex(tx, p.Index)
+	})
 }
 
-func putIndex(db *bolt.DB, index uint64) error {
-	err := db.Update(func(tx *bolt.Tx) error {
-		meta, err := tx.CreateBucketIfNotExists(metaBucket)
-		if err != nil {
+// putMembers writes the members of m over those that are there.
+func putMembers(tx *bolt.Tx, m snapcodec.Membership) error {
+	bucket := tx.Bucket(membersBucket)
+	if bucket == nil {
+		return nil
+	}
+	for _, member := range m.Members {
+		key, value := snapcodec.BackendMember(member)
+		if err := bucket.Put(key, value); err != nil {
 			return err
 		}
-		return meta.Put(consistentIndexKey, binary.BigEndian.AppendUint64(nil, index))
-	})
+	}
+	return nil
+}
+
+func putIndex(tx *bolt.Tx, index uint64) error {
+	meta, err := tx.CreateBucketIfNotExists(metaBucket)
+	if err != nil {
+		return err
+	}
+	return meta.Put(consistentIndexKey, binary.BigEndian.AppendUint64(nil, index))
+}
+
+// update changes db in one transaction and closes it.
+func update(db *bolt.DB, change func(*bolt.Tx) error) error {
+	err := db.Update(change)
 	if closeErr := db.Close(); err == nil {
 		err = closeErr
 	}
 	if err != nil {
-		return fmt.Errorf("write the consistent index: %w", err)
+		return fmt.Errorf("write the backend: %w", err)
 	}
 	return nil
 }

@@ -155,7 +155,7 @@ func (o *serveOptions) address() string {
 // inspect looks at the dir, which it makes first if that is wanted.
 func (o *serveOptions) inspect(ctx context.Context) (*datadir.Dir, error) {
 	if o.create {
-		if err := createIfNew(ctx, o.dataDir); err != nil {
+		if err := createIfNew(o.dataDir); err != nil {
 			return nil, err
 		}
 	}
@@ -196,11 +196,8 @@ func (o *serveOptions) checkDir(dir *datadir.Dir) error {
 	return server.CheckV2(dir)
 }
 
-// newPeerURL is etcd's default in other words: see [server.Server.SetPeerURL].
-const newPeerURL = "http://127.0.0.1:2380"
-
 // createIfNew makes a data dir where there is nothing.
-func createIfNew(ctx context.Context, dir string) error {
+func createIfNew(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -208,14 +205,7 @@ func createIfNew(ctx context.Context, dir string) error {
 	if len(entries) > 0 {
 		return nil
 	}
-	if err := server.Create(dir); err != nil {
-		return err
-	}
-	fresh, err := server.Open(ctx, dir, server.Options{})
-	if err != nil {
-		return err
-	}
-	return errors.Join(fresh.SetPeerURL(ctx, newPeerURL), fresh.Close(ctx))
+	return server.Create(dir)
 }
 
 // serveExit gives the known errors their exit codes.

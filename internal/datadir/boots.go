@@ -16,6 +16,10 @@ const (
 	// StepVersion sets the cluster version to 3.0.0. From 3.4.32 on etcd does
 	// not raise it across a major release, and its v3 API stays shut.
 	StepVersion Step = "raise the cluster version to 3.0.0"
+	// StepPeerURL moves the peer URL that --force-new-cluster gives to the copy
+	// away from the member that has it: 3.x refuses the copy as a member whose
+	// URL is taken, and panics for want of a voter.
+	StepPeerURL Step = "move the old member off the peer URL that the copy will get"
 	// StepBlankV2 turns v2 requests into entries without data, at the same
 	// index and term. 3.6 refuses any but its own, 3.7 panics on every one.
 	StepBlankV2 Step = "blank the v2 requests in the log"
@@ -60,6 +64,8 @@ func (f Facts) boots3(r Release) error {
 		return fmt.Errorf("its cluster version is %s, and etcd refuses a downgrade", f.ClusterVersion)
 	case f.Snapshot && !f.Backend:
 		return errors.New("it has a .snap and no v3 backend, on which etcd panics")
+	case f.PeerURLTaken:
+		return fmt.Errorf("a member has the peer URL %s, which --force-new-cluster gives to the copy", ForcedPeerURL)
 	}
 	if r.Before(R36) {
 		return nil
@@ -90,7 +96,7 @@ func (f Facts) bootsWithoutV2(r Release) error {
 // already. The error says what no step can change.
 func (f Facts) For(r Release) ([]Step, error) {
 	var steps []Step
-	for _, step := range []Step{StepBackend, StepVersion, StepBlankV2, StepRaiseIndex, StepRecord} {
+	for _, step := range []Step{StepBackend, StepVersion, StepPeerURL, StepBlankV2, StepRaiseIndex, StepRecord} {
 		if f.needs(step, r) {
 			f = f.After(step)
 			steps = append(steps, step)
@@ -102,12 +108,23 @@ func (f Facts) For(r Release) ([]Step, error) {
 	return steps, nil
 }
 
+// ForOwn returns the steps without which not even the release that wrote the
+// dir boots a copy of it.
+func (f Facts) ForOwn() []Step {
+	if f.needs(StepPeerURL, f.Origin) {
+		return []Step{StepPeerURL}
+	}
+	return nil
+}
+
 func (f Facts) needs(step Step, r Release) bool {
 	switch step {
 	case StepBackend:
 		return !r.Before(R30) && f.Snapshot && !f.Backend
 	case StepVersion:
 		return !r.Before(R34) && f.ClusterVersion != Release{} && f.ClusterVersion.Before(R30)
+	case StepPeerURL:
+		return !r.Before(R30) && f.PeerURLTaken
 	case StepBlankV2:
 		return r == R36 && f.V2Others || r == R37 && f.V2Entries
 	case StepRaiseIndex:
@@ -126,6 +143,8 @@ func (f Facts) After(step Step) Facts {
 		f.Backend = true
 	case StepVersion:
 		f.ClusterVersion = R30
+	case StepPeerURL:
+		f.PeerURLTaken = false
 	case StepBlankV2:
 		f.V2Entries, f.V2Others = false, false
 	case StepRaiseIndex:

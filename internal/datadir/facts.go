@@ -27,6 +27,8 @@ type Facts struct {
 
 	BareRecord bool // the log's record of the snapshot does not say who votes
 	Mark       bool // the entry at the backend's consistent index is in the log
+	// PeerURLTaken tells that a member has ForcedPeerURL.
+	PeerURLTaken bool
 	// ConfUnmarked tells of conf changes after the backend's consistent index
 	// that it holds nevertheless.
 	ConfUnmarked bool
@@ -86,6 +88,8 @@ func (d *Dir) facts(version string) (Facts, error) {
 		V2Others:    d.Log.V2.Other > 0,
 		BareRecord:  d.Base != nil && !d.Log.BaseConf,
 		Mark:        d.Log.Mark != nil,
+
+		PeerURLTaken: taken(d.PeerURLs, ForcedPeerURL),
 	}
 	if f.V2Data == "" && d.Log.V2.User != "" {
 		f.V2Data = d.Log.V2.User + " in the log"

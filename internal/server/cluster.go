@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v2error"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v2store"
 
+	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
 	"github.com/etcd-lifeboat/lifeboat/walcodec"
 )
 
@@ -222,6 +223,19 @@ func (c *cluster) peerURLInUse(urls []string, id types.ID) bool {
 		}
 	}
 	return false
+}
+
+// freePeerURL is what etcd gives a member that has to add itself, unless
+// another has it: then one that none has.
+func (c *cluster) freePeerURL() string {
+	members := map[uint64][]string{}
+	for id, m := range c.members {
+		members[uint64(id)] = m.PeerURLs
+	}
+	if c.peerURLInUse([]string{datadir.ForcedPeerURL}, 0) {
+		return datadir.FreePeerURL(members)
+	}
+	return datadir.ForcedPeerURL
 }
 
 func (c *cluster) learners() int {

@@ -13,12 +13,14 @@ import (
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.uber.org/zap"
 
+	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
 	"github.com/etcd-lifeboat/lifeboat/walcodec"
 )
 
 // Create makes the data dir of a new cluster of one, without keys: as etcd
 // does when it is started on a dir that is not there. The dir must not hold a
-// member. Ids derive from the time, so no two clusters meet by accident.
+// member. Ids derive from the time, so no two clusters meet by accident. The peer
+// URL is not etcd's default: see [datadir.ForcedPeerURL].
 func Create(dir string) error {
 	member := filepath.Join(dir, "member")
 	there, err := exists(filepath.Join(member, "wal"))
@@ -41,7 +43,7 @@ func Create(dir string) error {
 // its own vote.
 func writeFirstLog(dir string, now time.Time) error {
 	token := fmt.Sprint("lifeboat-", now.UnixNano())
-	peers, err := types.NewURLsMap(defaultName + "=" + defaultPeerURL)
+	peers, err := types.NewURLsMap(defaultName + "=" + datadir.FreePeerURL(nil))
 	if err != nil {
 		return err
 	}

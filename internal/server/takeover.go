@@ -21,9 +21,6 @@ import (
 	"github.com/etcd-lifeboat/lifeboat/walcodec"
 )
 
-// defaultPeerURL is what etcd gives a member that has to add itself.
-const defaultPeerURL = "http://localhost:2380"
-
 // openLog makes the log of a dir that was read ready for appending: a torn
 // last write is cut off, and the member made to stand alone.
 func openLog(b *booted) (*wal.WAL, error) {
@@ -164,7 +161,7 @@ func selfContext(m *machine, self uint64) membership.ConfigChangeContext {
 		change.IsPromote = true
 		return change
 	}
-	change.PeerURLs = []string{defaultPeerURL}
+	change.PeerURLs = []string{m.cluster.freePeerURL()}
 	return change
 }
 
