@@ -75,7 +75,7 @@ func (o *serveOptions) serveV3(ctx context.Context, e *env, dir *datadir.Dir, li
 		for _, step := range clone.Steps {
 			report.Steps = append(report.Steps, string(step))
 		}
-	} else if err := v3engine.InPlace(dir, engine); err != nil {
+	} else if options.Member, err = v3engine.InPlace(dir, engine); err != nil {
 		return fmt.Errorf("%w\nTo serve a copy, add --clone", err)
 	}
 	options.WALDir = o.walDirInPlace()

@@ -1,6 +1,7 @@
 package v3engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,10 @@ type Options struct {
 	WALDir string // where the segments are, if not in the dir
 	Listen string // host:port for clients; empty: a socket in a private folder
 	TLS    TLS    // of what listens on Listen
+	// Member is the name of the sole member that the dir is restarted as. Empty:
+	// it becomes a new cluster of one, whoever belonged to it (etcd's
+	// --force-new-cluster), and what it did not know to be committed is dropped.
+	Member string
 	// NoSync leaves out fsync, for a dir that is thrown away.
 	NoSync  bool
 	Timeout time.Duration // for the boot; default: a minute
@@ -64,8 +69,8 @@ const (
 	peerSocket   = "peer:1"
 )
 
-// Start boots the data dir as a cluster of one, and returns once it answers. It
-// writes into the dir. The error is a [*RefusedError] when etcd gave up.
+// Start boots the data dir, and returns once it answers. It writes into the dir.
+// The error is a [*RefusedError] when etcd gave up.
 func Start(ctx context.Context, dir string, o Options) (*Server, error) {
 	engine, err := FindEngine(ctx, o.Binary)
 	if err != nil {
@@ -160,11 +165,14 @@ func environment() []string {
 func (s *Server) args(dir string, o Options) []string {
 	url := s.URL()
 	args := []string{
-		"--name=" + memberName, "--data-dir=" + dir, "--force-new-cluster",
+		"--name=" + cmp.Or(o.Member, memberName), "--data-dir=" + dir,
 		"--listen-client-urls=" + url, "--advertise-client-urls=" + url,
 		"--listen-peer-urls=unix://" + peerSocket,
 		"--quota-backend-bytes=-1", // a quota is the operator's flag, not the dir's
 		"--logger=zap", "--log-outputs=stderr", "--log-level=warn",
+	}
+	if o.Member == "" {
+		args = append(args, "--force-new-cluster")
 	}
 	if s.listen == "" {
 		args = append(args, "--enable-grpc-gateway=false")

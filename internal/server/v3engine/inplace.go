@@ -1,35 +1,36 @@
 package v3engine
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
 )
 
-// InPlace says why the dir itself must not be booted with the engine, or nil.
-// An older dir would be upgraded for good, and one member of many would remove
-// the others.
-func InPlace(d *datadir.Dir, e Engine) error {
+// InPlace names the member that the dir itself can be restarted as, or says why
+// it must not be: an older dir would be upgraded for good, and one member of many
+// would have to be cut off from the others.
+func InPlace(d *datadir.Dir, e Engine) (string, error) {
 	if d.Facts.Origin != e.Release {
-		return fmt.Errorf("%s: is of etcd %s, and %s would upgrade or change it for good", d.Root, d.Facts.Origin, e)
+		return "", fmt.Errorf("%s: is of etcd %s, and %s would upgrade or change it for good", d.Root, d.Facts.Origin, e)
 	}
 	if err := d.Facts.Boots(e.Release); err != nil {
-		return fmt.Errorf("%s: etcd %s does not boot it: %w", d.Root, e.Release, err)
+		return "", fmt.Errorf("%s: etcd %s does not boot it: %w", d.Root, e.Release, err)
 	}
 	if d.Backend == nil {
-		return fmt.Errorf("%s: has no v3 backend to tell its members", d.Root)
+		return "", fmt.Errorf("%s: has no v3 backend to tell its members", d.Root)
 	}
 	b, err := openBackend(d.Backend.Path)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer b.Close()
 	members, err := b.Membership()
 	if err != nil {
-		return err
+		return "", err
 	}
 	if len(members.Members) != 1 || members.Members[0].ID != d.IDs.NodeID {
-		return fmt.Errorf("%s: belongs to a cluster of %d members, from which it would be cut off for good", d.Root, len(members.Members))
+		return "", fmt.Errorf("%s: belongs to a cluster of %d members, from which it would be cut off for good", d.Root, len(members.Members))
 	}
-	return nil
+	return cmp.Or(members.Members[0].Name, memberName), nil
 }
