@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -183,11 +184,29 @@ func (p *Plan) open(ctx context.Context) (allDirs, error) {
 	for _, t := range p.Targets {
 		d := &dirs{walPath: walName}
 		all = append(all, d)
-		if err := d.open(t, atomicfile.Options{System: sys, Replace: p.Options.Replace}); err != nil {
+		if err := d.open(t, atomicfile.Options{System: sys, Replace: p.Options.Replace, Owner: p.ownerOf(t)}); err != nil {
 			return all, err
 		}
 	}
 	return all, nil
+}
+
+// ownerOf decides whom a member's files will belong to. Only root may give
+// files away, so for others nothing is decided unless it was asked for.
+func (p *Plan) ownerOf(t Target) *atomicfile.Owner {
+	if p.Options.Owner != nil || os.Geteuid() != 0 {
+		return p.Options.Owner
+	}
+	models := []string{t.Dir}
+	if p.Source.Kind == KindDataDir {
+		models = append(models, p.Source.Path)
+	}
+	for _, model := range models {
+		if owner, err := atomicfile.OwnerOf(model); err == nil {
+			return &owner
+		}
+	}
+	return nil
 }
 
 // endingWith makes the writes fail once the context has ended.

@@ -34,7 +34,10 @@ type Options struct {
 	// CompareKeys hashes the keys of every copy and compares them with each
 	// other and with the source's.
 	CompareKeys bool
-	System      atomicfile.System
+	// Owner is whom the data dirs will belong to; nil: whom the target belongs
+	// to that is there, else the source data dir, as far as we may.
+	Owner  *atomicfile.Owner
+	System atomicfile.System
 }
 
 // Target is where one member's files go.

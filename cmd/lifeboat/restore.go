@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/etcd-lifeboat/lifeboat/backup"
+	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
 	"github.com/etcd-lifeboat/lifeboat/restore"
 )
@@ -27,6 +30,9 @@ type restoreOptions struct {
 	bump          string
 	target        string
 	replace       bool
+	owner         string
+	keepClusterID bool
+	nodeID        string
 	assumeStopped bool
 	dryRun        bool
 	output        outputFlag
@@ -62,6 +68,9 @@ The drop-in for etcdutl is 'lifeboat snapshot restore'.`,
 	o.addFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		o.source = args[0]
+		if o.keepClusterID || o.nodeID != "" {
+			return o.seed(cmd, e)
+		}
 		opts, err := o.parse()
 		if err != nil {
 			return withExit(exitUsage, err)
@@ -85,6 +94,9 @@ func (o *restoreOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.bump, "bump-revision", "0", "raise the latest revision by so much and mark it as compacted, so that no\nwatcher sees it go back; auto: by a billion if Kubernetes keeps its objects there")
 	f.StringVar(&o.target, "for", "", "etcd version that is to boot the result, such as 3.6 (default: any)")
 	f.BoolVar(&o.replace, "replace", false, "take the place of data dirs that are there, and keep those beside the new ones")
+	f.StringVar(&o.owner, "owner", "", "USER[:GROUP] that the data dirs will belong to (default: as the target\nthat is there, else the source data dir, if root runs this)")
+	f.BoolVar(&o.keepClusterID, "keep-cluster-id", false, "with --node-id: make the data dir of a member that was just added to the\nliving cluster, from a data dir or backup of it (as 'member seed')")
+	f.StringVar(&o.nodeID, "node-id", "", "id of that member, hex as 'member add' prints it")
 	f.StringVar(&o.sourceWALDir, "source-wal-dir", "", "of a data dir: where its write-ahead log is, if not in it")
 	f.BoolVar(&o.assumeStopped, "assume-stopped", false, "no etcd runs on the source, though this system can't tell")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be written, and write nothing")
@@ -118,6 +130,9 @@ func (o *restoreOptions) parse() (restorePlan, error) {
 	if p.targets, err = o.targets(p.cluster); err != nil {
 		return p, err
 	}
+	if p.Owner, err = parseOwner(o.owner); err != nil {
+		return p, fmt.Errorf("--owner: %w", err)
+	}
 	if o.target != "" {
 		if p.For, err = datadir.ParseRelease(o.target); err != nil {
 			return p, fmt.Errorf("--for: %w", err)
@@ -130,6 +145,75 @@ func (o *restoreOptions) parse() (restorePlan, error) {
 		return p, fmt.Errorf("--bump-revision %q: want a number or auto", o.bump)
 	}
 	return p, nil
+}
+
+// seed makes the data dir of a member of the living cluster.
+func (o *restoreOptions) seed(cmd *cobra.Command, e *env) error {
+	if !o.keepClusterID || o.nodeID == "" {
+		return withExit(exitUsage, errors.New("--keep-cluster-id and --node-id go together: the ids of a new cluster follow from --initial-cluster and its token"))
+	}
+	for _, flag := range []string{"name", "initial-cluster", "initial-cluster-token", "bump-revision", "for", "replace", "owner"} {
+		if cmd.Flags().Changed(flag) {
+			return withExit(exitUsage, fmt.Errorf("--%s is for a new cluster, --keep-cluster-id for a member of the living one", flag))
+		}
+	}
+	if info, err := os.Stat(o.source); err == nil && !info.IsDir() {
+		return withExit(exitUsage, fmt.Errorf("%s: a snapshot does not hold the cluster's id: --keep-cluster-id takes a data dir, or a backup that kept it", o.source))
+	}
+	seed := seedOptions{
+		from: o.source, fromWAL: o.sourceWALDir, nodeID: o.nodeID, dryRun: o.dryRun, output: o.output,
+		options: backup.Options{Dir: o.dataDir, WALDir: o.walDir, AssumeStopped: o.assumeStopped},
+	}
+	id, err := seed.parse()
+	if err != nil {
+		return withExit(exitUsage, err)
+	}
+	return backupExit(seed.run(cmd.Context(), e, id))
+}
+
+// parseOwner reads USER[:GROUP], names or numbers; empty is nobody's wish. A
+// user's own group goes with the user's name, the same number with a number.
+func parseOwner(text string) (*atomicfile.Owner, error) {
+	if text == "" {
+		return nil, nil
+	}
+	name, group, named := strings.Cut(text, ":")
+	var owner atomicfile.Owner
+	if uid, err := strconv.Atoi(name); err == nil {
+		owner = atomicfile.Owner{UID: uid, GID: uid}
+	} else if owner, err = accountOf(name); err != nil {
+		return nil, err
+	}
+	if !named {
+		return &owner, nil
+	}
+	var err error
+	owner.GID, err = groupOf(group)
+	return &owner, err
+}
+
+func accountOf(name string) (atomicfile.Owner, error) {
+	account, err := user.Lookup(name)
+	if err != nil {
+		return atomicfile.Owner{}, err
+	}
+	uid, err := strconv.Atoi(account.Uid)
+	if err != nil {
+		return atomicfile.Owner{}, err
+	}
+	gid, err := strconv.Atoi(account.Gid)
+	return atomicfile.Owner{UID: uid, GID: gid}, err
+}
+
+func groupOf(name string) (int, error) {
+	if gid, err := strconv.Atoi(name); err == nil {
+		return gid, nil
+	}
+	group, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(group.Gid)
 }
 
 // targets are the dirs of the member that was named, or of all.

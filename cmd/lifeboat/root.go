@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,11 +26,6 @@ type env struct {
 	Stdout io.Writer
 	Stderr io.Writer
 	Getenv func(string) string
-}
-
-// logger writes plain log lines to the talking channel.
-func (e *env) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(e.Stderr, nil))
 }
 
 // exitError carries the exit code that an error asks for.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"testing"
 
@@ -18,8 +19,17 @@ func TestScripts(t *testing.T) {
 		Dir:           "testdata/script",
 		Setup:         scriptSetup,
 		Cmds:          scriptCommands,
+		Condition:     scriptCondition,
 		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
 	})
+}
+
+// scriptCondition knows [root].
+func scriptCondition(name string) (bool, error) {
+	if name != "root" {
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	return os.Geteuid() == 0, nil
 }
 
 func TestRunReportsUsage(t *testing.T) {

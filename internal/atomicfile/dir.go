@@ -33,6 +33,8 @@ type Options struct {
 	// stays beside it, under its name and this suffix. Empty: such a target is
 	// refused.
 	Replace string
+	// Owner is whom everything will belong to; nil: whoever runs this.
+	Owner *Owner
 }
 
 // Dir is a directory in the making. It is not safe for concurrent Commit and
@@ -277,6 +279,9 @@ func (d *Dir) unmarkPending() {
 
 func (d *Dir) publish() error {
 	sys := d.opts.System
+	if err := d.chown(); err != nil {
+		return err
+	}
 	if err := sys.syncTree(d.stage); err != nil {
 		return err
 	}
