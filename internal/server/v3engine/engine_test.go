@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
+	"github.com/etcd-lifeboat/lifeboat/internal/fixture"
 )
 
 // TestMain lets the test binary be the built-in etcd.
@@ -115,4 +116,29 @@ func inspect(t *testing.T, path string) *datadir.Dir {
 	}
 	t.Cleanup(func() { d.Close() })
 	return d
+}
+
+// TestComparerInParts: many puts take several passes, each over its own keys.
+func TestComparerInParts(t *testing.T) {
+	d := inspect(t, fixture.DataDir(t, "3.5.33"))
+	db, err := openBackend(d.Backend.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	want, err := figuresOf(db.DB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	look, err := lookAtLog(d, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, puts := range []int64{0, 3 * maxPuts} {
+		look.puts = puts
+		c, err := look.compare(db.DB, look.applied, want.revision, want.compact)
+		if err != nil || len(c.problems) > 0 || c.compared != c.records || c.records != 98 {
+			t.Errorf("%d puts: %+v, %v", puts, c, err)
+		}
+	}
 }

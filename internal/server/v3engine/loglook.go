@@ -174,8 +174,8 @@ func eachTxnPut(t *walcodec.TxnRequest, fn func(*walcodec.PutRequest)) {
 	}
 }
 
-// maxPuts is how many puts are compared in one pass: some 32 MiB.
-const maxPuts = 1 << 20
+// maxPuts is how many puts are compared in one pass, which takes some 30 MiB.
+const maxPuts = 1 << 18
 
 // comparison is what a backend was compared with.
 type comparison struct {
