@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
 )
 
 // quickstartLimit is how long the whole story may take.
@@ -34,15 +35,15 @@ loopback ports that the kernel picks, and leaves nothing behind.`,
 
 // quickstart plays the story, and cleans up after it however it ends.
 func quickstart(ctx context.Context, e *env) error {
-	dir, err := os.MkdirTemp("", "lifeboat-quickstart-")
+	dir, err := atomicfile.NewTempDir("", "quickstart")
 	if err != nil {
 		return fmt.Errorf("quickstart: %w", err)
 	}
-	s, err := newShell(ctx, e, dir)
+	s, err := newShell(ctx, e, dir.Path)
 	if err == nil {
 		err = story(s)
 	}
-	err = errors.Join(err, s.close(), os.RemoveAll(dir))
+	err = errors.Join(err, s.close(), dir.Remove())
 	if err != nil {
 		return fmt.Errorf("quickstart: %w", err)
 	}

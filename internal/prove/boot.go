@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
 	"github.com/etcd-lifeboat/lifeboat/internal/server"
 	"github.com/etcd-lifeboat/lifeboat/snapcodec"
@@ -35,16 +35,16 @@ func (s *subject) checkBoot(ctx context.Context, r *Report) {
 
 // checkV2Boot boots a copy in the built-in server.
 func (s *subject) checkV2Boot(ctx context.Context, r *Report) {
-	tmp, err := os.MkdirTemp("", "lifeboat-verify-")
+	tmp, err := atomicfile.NewTempDir("", "verify")
 	if err != nil {
 		r.check(Boot, bootName, func(*finding) error { return err })
 		return
 	}
-	b := &booted{files: s.files, dir: filepath.Join(tmp, "data")}
+	b := &booted{files: s.files, dir: filepath.Join(tmp.Path, "data")}
 	b.checkAll(ctx, r)
 	r.check(Boot, "clean up", func(f *finding) error {
 		f.detail = "the copy is stopped and removed"
-		return errors.Join(b.close(), os.RemoveAll(tmp))
+		return errors.Join(b.close(), tmp.Remove())
 	})
 }
 

@@ -8,10 +8,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
 )
 
 // Options adjust a Server. The zero value boots the dir itself, for writing,
@@ -129,12 +130,12 @@ func place(ctx context.Context, dir string, opts Options) (string, Options, func
 	if !opts.Clone {
 		return dir, opts, nothing, nil
 	}
-	tmp, err := os.MkdirTemp("", "lifeboat-clone-")
+	tmp, err := atomicfile.NewTempDir("", "clone")
 	if err != nil {
 		return "", opts, nothing, fmt.Errorf("clone %s: %w", dir, err)
 	}
-	cleanup := func() error { return os.RemoveAll(tmp) }
-	copied := filepath.Join(tmp, filepath.Base(filepath.Clean(dir)))
+	cleanup := tmp.Remove
+	copied := filepath.Join(tmp.Path, filepath.Base(filepath.Clean(dir)))
 	if err := cloneDir(ctx, dir, opts.WALDir, copied); err != nil {
 		return "", opts, nothing, errors.Join(fmt.Errorf("clone %s: %w", dir, err), cleanup())
 	}

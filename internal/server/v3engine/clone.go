@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/etcd-lifeboat/lifeboat/backup"
+	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
 	"github.com/etcd-lifeboat/lifeboat/restore"
 )
@@ -18,7 +18,7 @@ type Copy struct {
 	Steps    []datadir.Step // what it was given so that the release boots it
 	Warnings []string
 
-	tmp string
+	tmp *atomicfile.TempDir
 }
 
 // CloneOptions adjust [Clone].
@@ -83,11 +83,11 @@ func CloneFile(ctx context.Context, src *restore.Source) (*Copy, error) {
 }
 
 func makeCopy(of string, fill func(*Copy) error) (*Copy, error) {
-	tmp, err := os.MkdirTemp("", "lifeboat-clone-")
+	tmp, err := atomicfile.NewTempDir("", "clone")
 	if err != nil {
 		return nil, fmt.Errorf("clone %s: %w", of, err)
 	}
-	c := &Copy{Dir: filepath.Join(tmp, "data"), tmp: tmp}
+	c := &Copy{Dir: filepath.Join(tmp.Path, "data"), tmp: tmp}
 	if err := fill(c); err != nil {
 		return nil, errors.Join(fmt.Errorf("clone %s: %w", of, err), c.Remove())
 	}
@@ -98,4 +98,4 @@ func makeCopy(of string, fill func(*Copy) error) (*Copy, error) {
 func (c *Copy) backendPath() string { return filepath.Join(c.Dir, "member", "snap", "db") }
 
 // Remove throws the clone away.
-func (c *Copy) Remove() error { return os.RemoveAll(c.tmp) }
+func (c *Copy) Remove() error { return c.tmp.Remove() }

@@ -17,6 +17,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+
+	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
 )
 
 // Options of [Start]; the zero value boots with the built-in etcd, reachable by
@@ -57,7 +59,7 @@ type Server struct {
 	tail    *tail
 	exited  chan struct{}
 	waitErr error
-	workDir string // holds the sockets
+	workDir *atomicfile.TempDir // holds the sockets
 	listen  string
 	tls     TLS
 }
@@ -92,7 +94,7 @@ func (e Engine) start(ctx context.Context, dir string, o Options) (*Server, erro
 		return nil, err
 	}
 	if err := s.run(dir, o); err != nil {
-		return nil, errors.Join(fmt.Errorf("start %s: %w", e, err), os.RemoveAll(s.workDir))
+		return nil, errors.Join(fmt.Errorf("start %s: %w", e, err), s.workDir.Remove())
 	}
 	if err := s.await(ctx, o); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -105,15 +107,15 @@ func (e Engine) start(ctx context.Context, dir string, o Options) (*Server, erro
 const maxSocketPath = 100
 
 // makeWorkDir is in TMPDIR, unless a socket there would have too long a path.
-func makeWorkDir() (string, error) {
-	dir, err := os.MkdirTemp("", "lifeboat-etcd-")
-	if err != nil || len(filepath.Join(dir, clientSocket)) <= maxSocketPath {
+func makeWorkDir() (*atomicfile.TempDir, error) {
+	dir, err := atomicfile.NewTempDir("", "etcd")
+	if err != nil || len(filepath.Join(dir.Path, clientSocket)) <= maxSocketPath {
 		return dir, err
 	}
-	if err := os.Remove(dir); err != nil {
-		return "", err
+	if err := dir.Remove(); err != nil {
+		return nil, err
 	}
-	return os.MkdirTemp("/tmp", "lifeboat-etcd-")
+	return atomicfile.NewTempDir("/tmp", "etcd")
 }
 
 // absolute makes the paths hold in the process's own working dir.
@@ -130,7 +132,7 @@ func absolute(dir string, o Options) (string, Options, error) {
 // run starts the process.
 func (s *Server) run(dir string, o Options) error {
 	cmd := s.Engine.command(s.args(dir, o))
-	cmd.Dir = s.workDir
+	cmd.Dir = s.workDir.Path
 	cmd.Env = environment()
 	cmd.Stdout, cmd.Stderr = s.tail, s.tail
 	endWithParent(cmd)
@@ -240,7 +242,7 @@ func (s *Server) Dial() (*clientv3.Client, error) {
 func (s *Server) connect(ctx context.Context) (net.Conn, error) {
 	var d net.Dialer
 	if s.listen == "" {
-		return d.DialContext(ctx, "unix", filepath.Join(s.workDir, clientSocket))
+		return d.DialContext(ctx, "unix", filepath.Join(s.workDir.Path, clientSocket))
 	}
 	return d.DialContext(ctx, "tcp", s.listen)
 }
@@ -308,7 +310,7 @@ func (s *Server) Err() error { return s.refused() }
 
 // Close ends etcd in good order, so that its backend holds all it has applied.
 func (s *Server) Close() error {
-	return errors.Join(s.stop(), os.RemoveAll(s.workDir))
+	return errors.Join(s.stop(), s.workDir.Remove())
 }
 
 func (s *Server) stop() error {
