@@ -24,7 +24,7 @@ import (
 )
 
 var (
-	requests = flag.Int("requests", 3000, "v2 requests that the differential test sends to both servers")
+	requests = flag.Int("requests", 20000, "v2 requests that the differential test sends to both servers")
 	seeds    = flag.Uint64("seed", 1, "of the differential test's requests")
 )
 
