@@ -58,5 +58,5 @@ build23() {
 
 build23
 build etcd35 etcd etcdctl etcdutl
-build etcd36 etcd etcdctl
+build etcd36 etcd etcdctl etcdutl
 build etcd37 etcd etcdctl etcdutl

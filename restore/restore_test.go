@@ -226,6 +226,27 @@ func dumpBucket(t *testing.T, db *snapcodec.DB, name string) []string {
 	return all
 }
 
+// No fixture has raised an alarm, so one is put in.
+func TestAlarmsSurvive(t *testing.T) {
+	raw := filepath.Join(fixture.DataDir(t, "3.5.33"), "member/snap/db")
+	db, err := bolt.Open(raw, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte("alarm")).Put([]byte{0x08, 0x2a, 0x10, 0x01}, nil) // member 42, NOSPACE
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "m1")
+	run(t, raw, []Target{{Name: "m1", Dir: dir}}, Options{Hash: HashSkipped})
+	alarms, err := openFile(t, filepath.Join(dir, backendName)).DB.Alarms()
+	if err != nil || len(alarms) != 1 || alarms[0].MemberID != 42 {
+		t.Errorf("alarms %+v (%v), want member 42's", alarms, err)
+	}
+}
+
 // The copy must open as any bbolt file does, its free pages found again.
 func TestFreePagesAreFoundAgain(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
