@@ -231,6 +231,9 @@ func (p *Plan) goOn() {
 	mark := log.dir.Log.Mark
 	p.Index, p.Term = mark.Index, mark.Term
 	p.State = walcodec.HardState{Term: max(log.dir.Log.State.Term, log.after.term), Commit: log.after.last}
+	if id := p.Cluster.ID; id == log.dir.IDs.ClusterID {
+		p.warn("the new cluster gets the id of the old one, %x, since URLs and token are the same: if any of its members still runs, give another token, or they will take the new members for their own", id)
+	}
 	if torn := log.dir.Torn; torn != nil {
 		p.warn("the log's last write was cut short and is left out: %v", torn)
 	}

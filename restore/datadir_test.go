@@ -223,3 +223,18 @@ func TestTargetInsideTheSource(t *testing.T) {
 		}
 	}
 }
+
+// The fixture's cluster was made with these flags.
+func TestTheSameClusterIDIsWarnedOf(t *testing.T) {
+	src := openDir(t, fixture.DataDir(t, "3.5.33"))
+	for token, want := range map[string]bool{"etcd-cluster": true, "another": false} {
+		c := newCluster(t, "m1=http://127.0.0.1:33201", token)
+		p, err := NewPlan(src, c, []Target{{Name: "m1", Dir: filepath.Join(t.TempDir(), "d")}}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(strings.Join(p.Warnings, "\n"), "gets the id of the old one"); got != want {
+			t.Errorf("token %s, cluster %x of %x: warned %v, want %v", token, c.ID, src.log.dir.IDs.ClusterID, got, want)
+		}
+	}
+}
