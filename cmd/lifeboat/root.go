@@ -137,7 +137,11 @@ func run(ctx context.Context, args []string, e *env) int {
 	if err == nil {
 		return exitDone
 	}
-	if msg := err.Error(); msg != "" {
+	msg := err.Error()
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		msg = "interrupted"
+	}
+	if msg != "" {
 		fmt.Fprintf(e.Stderr, "lifeboat: %s\n", msg)
 	}
 	var exit *exitError
