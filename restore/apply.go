@@ -184,7 +184,7 @@ func (p *Plan) open(ctx context.Context) (allDirs, error) {
 	for _, t := range p.Targets {
 		d := &dirs{walPath: walName}
 		all = append(all, d)
-		if err := d.open(t, atomicfile.Options{System: sys, Replace: p.Options.Replace, Owner: p.ownerOf(t)}); err != nil {
+		if err := d.open(t, atomicfile.Options{System: sys, Among: p.Options.Among, Replace: p.Options.Replace, Owner: p.ownerOf(t)}); err != nil {
 			return all, err
 		}
 	}
@@ -227,6 +227,7 @@ func endingWith(ctx context.Context, sys atomicfile.System) atomicfile.System {
 func (d *dirs) open(t Target, o atomicfile.Options) error {
 	data := o
 	data.Entry = "member"
+	o.Among = false
 	var err error
 	if d.data, err = atomicfile.CreateDir(t.Dir, data); err != nil {
 		return err

@@ -28,6 +28,8 @@ type Options struct {
 	Bump uint64
 	// For is the release that is to boot the result; zero: any.
 	For datadir.Release
+	// Among lets a target hold other files, as long as it has no member folder.
+	Among bool
 	// Replace lets the targets hold something, which is kept beside them under
 	// this suffix.
 	Replace string

@@ -119,7 +119,7 @@ const autoBump = 1_000_000_000
 
 // parse checks what can be checked without the source.
 func (o *restoreOptions) parse() (restorePlan, error) {
-	p := restorePlan{Options: restore.Options{CompareKeys: true}}
+	p := restorePlan{Options: restore.Options{CompareKeys: true, Among: true}}
 	if o.dataDir == "" {
 		return p, errors.New("--data-dir is needed")
 	}
@@ -286,7 +286,7 @@ func (o *restoreOptions) run(ctx context.Context, e *env, p restorePlan) error {
 // warnOccupied says what would be refused.
 func (o *restoreOptions) warnOccupied(e *env, plan *restore.Plan) {
 	for _, t := range plan.Targets {
-		for _, dir := range []string{t.Dir, t.WALDir} {
+		for _, dir := range []string{filepath.Join(t.Dir, "member"), t.WALDir} {
 			if dir != "" && !o.replace && occupied(dir) {
 				fmt.Fprintf(e.Stderr, "warning: %s is not empty: it would be refused without --replace\n", dir)
 			}

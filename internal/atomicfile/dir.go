@@ -29,6 +29,8 @@ type Options struct {
 	// Entry names the one entry that the target will get at its top. With it
 	// the target may be a mount point, since one rename still commits it.
 	Entry string
+	// Among lets the target hold other entries, beside which Entry is put.
+	Among bool
 	// Replace lets the target hold something. What Commit puts in its place
 	// stays beside it, under its name and this suffix. Empty: such a target is
 	// refused.
@@ -44,7 +46,7 @@ type Dir struct {
 	stage  string
 	lock   *os.File
 	opts   Options
-	inside bool // staged inside the target, because that is a mount point
+	inside bool // staged inside the target: a mount point, or one that stays
 }
 
 // CreateDir stages the directory that will be target, which must be absent or
@@ -79,7 +81,7 @@ func (d *Dir) open() error {
 		return errors.New("it is a mount point: name a folder inside it")
 	}
 	hidden := filepath.Join(parent, "."+filepath.Base(d.target))
-	if mounted {
+	if mounted || d.opts.Among && d.opts.Replace == "" && occupied(d.target) {
 		d.inside, hidden = true, d.target+"/"
 	}
 	d.stage = hidden + stageSuffix
@@ -130,8 +132,7 @@ func (d *Dir) checkEmpty() error {
 		return err
 	}
 	for _, entry := range entries {
-		ours := strings.HasSuffix(entry.Name(), stageSuffix) || strings.HasSuffix(entry.Name(), lockSuffix)
-		if d.inside && (ours || entry.Name() == "lost+found") {
+		if d.inside && d.mayStay(entry.Name()) {
 			continue
 		}
 		if d.opts.Replace != "" {
@@ -140,6 +141,12 @@ func (d *Dir) checkEmpty() error {
 		return ErrExists
 	}
 	return nil
+}
+
+// mayStay tells what a target that is not replaced may hold.
+func (d *Dir) mayStay(name string) bool {
+	ours := strings.HasSuffix(name, stageSuffix) || strings.HasSuffix(name, lockSuffix)
+	return ours || name == "lost+found" || d.opts.Among && name != d.opts.Entry
 }
 
 // checkKept makes sure that the place for what is replaced is free.

@@ -328,3 +328,25 @@ func TestCopyFromKeepsHoles(t *testing.T) {
 		t.Errorf("the copy takes %d blocks, the source %d: holes were filled", st.Blocks, stSrc.Blocks)
 	}
 }
+
+func TestAmongOthers(t *testing.T) {
+	for n := int64(1); ; n++ {
+		root := t.TempDir()
+		if err := os.WriteFile(filepath.Join(root, "note"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		o := Options{System: FailAt(n, errInjected), Entry: "member", Among: true}
+		err := build(root, o)
+		if err == nil {
+			wantTree(t, root, "member", "member/wal", "member/wal/0.wal", "note")
+			if err := build(root, o); !errors.Is(err, ErrExists) {
+				t.Errorf("a second time: %v, want ErrExists", err)
+			}
+			return
+		}
+		if !errors.Is(err, errInjected) {
+			t.Fatalf("fault %d: %v", n, err)
+		}
+		wantTree(t, root, "note")
+	}
+}
