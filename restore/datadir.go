@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -114,9 +113,8 @@ func resolved(path string) string {
 
 // logSource is the log of a data dir.
 type logSource struct {
-	dir        *datadir.Dir
-	overwrites *walcodec.Overwrites
-	after      tally
+	dir   *datadir.Dir
+	after tally
 }
 
 func (l *logSource) close() error { return l.dir.Close() }
@@ -131,46 +129,8 @@ type tally struct {
 }
 
 func (l *logSource) tally(index uint64) error {
-	log, err := l.dir.OpenLog()
-	if err != nil {
-		return err
-	}
-	if l.overwrites, err = walcodec.FindOverwrites(log); err != nil {
-		return err
-	}
 	l.after.last, l.after.term = index, l.dir.Log.Mark.Term
-	return l.each(index, func(_ walcodec.Record, e walcodec.Entry) error { return l.after.add(e) })
-}
-
-// each visits the entries after an index that no later leader took back.
-func (l *logSource) each(after uint64, visit func(walcodec.Record, walcodec.Entry) error) error {
-	log, err := l.dir.OpenLog()
-	if err != nil {
-		return err
-	}
-	for {
-		rec, err := log.Next()
-		if err == io.EOF || errors.Is(err, walcodec.ErrTorn) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if rec.Kind != walcodec.KindEntry {
-			continue
-		}
-		e, err := walcodec.ParseEntry(rec.Data)
-		if err != nil {
-			return err
-		}
-		at := walcodec.Position{Seq: log.Segment().Seq, Offset: rec.Offset}
-		if e.Index <= after || l.overwrites.Discards(at, e.Index) {
-			continue
-		}
-		if err := visit(rec, e); err != nil {
-			return err
-		}
-	}
+	return l.dir.Entries(index, func(_ walcodec.Record, e walcodec.Entry) error { return l.after.add(e) })
 }
 
 func (t *tally) add(e walcodec.Entry) error {
@@ -195,7 +155,7 @@ func aboutMembers(e walcodec.Entry) (bool, error) {
 	case walcodec.V3Request:
 		r, err := walcodec.ParseInternalRequest(e.Data)
 		if err != nil {
-			return false, fmt.Errorf("entry %d: %w", e.Index, err)
+			return false, err
 		}
 		return r.MemberAttr != nil, nil
 	}
@@ -208,7 +168,7 @@ func (w *memberWriter) replant(log *walcodec.LogWriter) error {
 	if err := log.WriteSnapshot(w.plan.record()); err != nil {
 		return err
 	}
-	err := w.plan.Source.log.each(w.plan.Index, func(rec walcodec.Record, e walcodec.Entry) error {
+	err := w.plan.Source.log.dir.Entries(w.plan.Index, func(rec walcodec.Record, e walcodec.Entry) error {
 		blank, err := aboutMembers(e)
 		switch {
 		case err != nil:

@@ -85,7 +85,7 @@ func checkReplanted(t *testing.T, dir string, p *Plan) {
 		t.Errorf("members %+v, v2 requests %+v", got.Members, got.Log.V2)
 	}
 	want := entriesAfter(t, p.Source.log, p.Index)
-	made := &logSource{dir: got, overwrites: p.Source.log.overwrites}
+	made := &logSource{dir: got}
 	if have := entriesAfter(t, made, p.Index); strings.Join(have, "\n") != strings.Join(want, "\n") {
 		t.Errorf("entries\n%q\nwant\n%q", have, want)
 	}
@@ -100,7 +100,7 @@ func checkReplanted(t *testing.T, dir string, p *Plan) {
 func entriesAfter(t *testing.T, l *logSource, index uint64) []string {
 	t.Helper()
 	var all []string
-	err := l.each(index, func(_ walcodec.Record, e walcodec.Entry) error {
+	err := l.dir.Entries(index, func(_ walcodec.Record, e walcodec.Entry) error {
 		if blank, err := aboutMembers(e); err != nil {
 			return err
 		} else if blank {

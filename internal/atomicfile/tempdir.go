@@ -1,7 +1,9 @@
 package atomicfile
 
 import (
+	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -64,4 +66,23 @@ func sweep(parent string) {
 		}
 		lock.Close()
 	}
+}
+
+// CopyScratch copies a file for a throw-away copy: by the kernel where it can,
+// and without waiting for the disk. dst must not be there.
+func CopyScratch(ctx context.Context, src, dst string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	in, err := os.Open(src)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(dst, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
 }

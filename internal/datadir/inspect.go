@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -34,10 +35,11 @@ type Dir struct {
 	PeerURLs  map[uint64][]string  // of every member, by id, as of the commit index
 	Facts     Facts
 
-	log     *walcodec.Log
-	end     walcodec.Position // of the log, as it was inspected
-	logSize int64             // bytes
-	v2Data  string            // first v2 user data in the base
+	log        *walcodec.Log
+	end        walcodec.Position // of the log, as it was inspected
+	logSize    int64             // bytes
+	overwrites walcodec.Overwrites
+	v2Data     string // first v2 user data in the base
 }
 
 // Inspect finds etcd's files at path and reads the log from the newest usable
@@ -73,6 +75,39 @@ func (d *Dir) Close() error {
 // on, at its start. It reads what was verified, though etcd may write and purge
 // meanwhile. The Dir keeps it: it is read by one at a time, and not closed.
 func (d *Dir) OpenLog() (*walcodec.Log, error) { return d.log, d.log.Rewind(d.end) }
+
+// Entries visits the entries after an index that no later leader took back, in
+// their order. Record and entry are valid until visit returns; its error ends
+// the visit.
+func (d *Dir) Entries(after uint64, visit func(walcodec.Record, walcodec.Entry) error) error {
+	log, err := d.OpenLog()
+	if err != nil {
+		return err
+	}
+	for {
+		rec, err := log.Next()
+		if err == io.EOF || errors.Is(err, walcodec.ErrTorn) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if rec.Kind != walcodec.KindEntry {
+			continue
+		}
+		e, err := walcodec.ParseEntry(rec.Data)
+		if err != nil {
+			return err
+		}
+		at := walcodec.Position{Seq: log.Segment().Seq, Offset: rec.Offset}
+		if e.Index <= after || d.overwrites.Discards(at, e.Index) {
+			continue
+		}
+		if err := visit(rec, e); err != nil {
+			return fmt.Errorf("entry %d: %w", e.Index, err)
+		}
+	}
+}
 
 // LogSize is how many bytes of the log a copy reads at the most.
 func (d *Dir) LogSize() int64 { return d.logSize }
@@ -166,7 +201,7 @@ func (d *Dir) takeReport(r *walcodec.Report) error {
 	if r.Metadata == nil {
 		return fmt.Errorf("%s: the log has no metadata record: etcd was stopped while it made it", d.WAL)
 	}
-	d.IDs, d.end, d.logSize = *r.Metadata, r.End, r.Used
+	d.IDs, d.end, d.logSize, d.overwrites = *r.Metadata, r.End, r.Used, r.Overwrites
 	if err := r.Err(); err != nil {
 		d.Torn = err
 	}

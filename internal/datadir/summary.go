@@ -30,6 +30,7 @@ type Log struct {
 	Raised   *walcodec.Snapshot
 	Padded   bool // some record is framed as 3.0 and later do
 	BaseConf bool // the base's snapshot record says who votes (3.5 and later)
+	Recorded bool // there is a record of some snapshot
 	V2       V2Entries
 	V3       int // v3 requests
 }
@@ -92,6 +93,7 @@ func (f *fold) counts(base point) {
 		f.log.Padded = f.log.Padded || seg.Padded
 	}
 	for _, rec := range f.report.Snapshots {
+		f.log.Recorded = f.log.Recorded || rec.Index > 0
 		f.log.BaseConf = f.log.BaseConf || rec.Index == base.index && rec.ConfState != nil
 	}
 }

@@ -3,10 +3,10 @@ package prove
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 
+	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
 	"github.com/etcd-lifeboat/lifeboat/snapcodec"
 	"github.com/etcd-lifeboat/lifeboat/walcodec"
@@ -30,7 +30,7 @@ func clone(ctx context.Context, files datadir.Files, dst string) error {
 		return err
 	}
 	for _, s := range segments {
-		if err := cloneFile(ctx, filepath.Join(files.WAL, s.Name), filepath.Join(wal, s.Name)); err != nil {
+		if err := atomicfile.CopyScratch(ctx, filepath.Join(files.WAL, s.Name), filepath.Join(wal, s.Name)); err != nil {
 			return err
 		}
 	}
@@ -48,27 +48,9 @@ func cloneSnaps(ctx context.Context, src, dst string) error {
 		default:
 			continue
 		}
-		if err := cloneFile(ctx, filepath.Join(src, entry.Name()), filepath.Join(dst, entry.Name())); err != nil {
+		if err := atomicfile.CopyScratch(ctx, filepath.Join(src, entry.Name()), filepath.Join(dst, entry.Name())); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// cloneFile leaves the copying to the kernel where that can do it.
-func cloneFile(ctx context.Context, src, dst string) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	in, err := os.Open(src)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(dst, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"time"
 
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
@@ -30,11 +28,12 @@ func expect(ctx context.Context, d *datadir.Dir) (*expectation, error) {
 		}
 	}
 	x.applied = max(x.applied, base)
-	log, err := walcodec.OpenLog(os.DirFS(d.WAL), walcodec.LogOptions{FromIndex: base})
-	if err != nil {
-		return nil, err
-	}
-	return x, errors.Join(x.replay(ctx, log, base), log.Close())
+	return x, d.Entries(base, func(_ walcodec.Record, e walcodec.Entry) error {
+		if err := ctx.Err(); err != nil || e.Index > x.applied {
+			return err
+		}
+		return x.apply(e)
+	})
 }
 
 func (x *expectation) load(s *datadir.Snapshot) error {
@@ -43,38 +42,6 @@ func (x *expectation) load(s *datadir.Snapshot) error {
 		return err
 	}
 	return errors.Join(x.tree.load(snap), file.Close())
-}
-
-// replay carries out the entries that follow the base, up to the last that is
-// committed, but for those that a later leader wrote over.
-func (x *expectation) replay(ctx context.Context, log *walcodec.Log, base uint64) error {
-	report, err := log.Verify(ctx, walcodec.VerifyOptions{})
-	if err != nil {
-		return err
-	}
-	for {
-		rec, err := log.Next()
-		if err == io.EOF || errors.Is(err, walcodec.ErrTorn) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if rec.Kind != walcodec.KindEntry {
-			continue
-		}
-		e, err := walcodec.ParseEntry(rec.Data)
-		if err != nil {
-			return err
-		}
-		at := walcodec.Position{Seq: log.Segment().Seq, Offset: rec.Offset}
-		if e.Index <= base || e.Index > x.applied || report.Overwrites.Discards(at, e.Index) {
-			continue
-		}
-		if err := x.apply(e); err != nil {
-			return fmt.Errorf("entry %d: %w", e.Index, err)
-		}
-	}
 }
 
 func (x *expectation) apply(e walcodec.Entry) error {

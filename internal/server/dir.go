@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
+	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
 	"github.com/etcd-lifeboat/lifeboat/walcodec"
 )
@@ -102,7 +102,7 @@ func cloneFiles(ctx context.Context, src, dst, suffix string) error {
 		return err
 	}
 	for _, name := range names {
-		err := copyFile(ctx, name, filepath.Join(dst, filepath.Base(name)))
+		err := atomicfile.CopyScratch(ctx, name, filepath.Join(dst, filepath.Base(name)))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // purged meanwhile
 			return err
 		}
@@ -119,28 +119,9 @@ func cloneSegments(ctx context.Context, src, dst string) error {
 		return err
 	}
 	for _, segment := range segments {
-		if err := copyFile(ctx, filepath.Join(src, segment.Name), filepath.Join(dst, segment.Name)); err != nil {
+		if err := atomicfile.CopyScratch(ctx, filepath.Join(src, segment.Name), filepath.Join(dst, segment.Name)); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// copyFile copies by the kernel where it can, and does not sync: the copy is
-// thrown away.
-func copyFile(ctx context.Context, src, dst string) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	in, err := os.Open(src)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(dst, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"io"
 	"slices"
 
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
@@ -17,9 +16,8 @@ import (
 // logLook is what the log of a data dir tells about the backend: what it must
 // hold, and what a boot will add to it.
 type logLook struct {
-	dir        *datadir.Dir
-	overwrites *walcodec.Overwrites
-	applied    uint64 // the backend's consistent index
+	dir     *datadir.Dir
+	applied uint64 // the backend's consistent index
 	// commit is where a clone of the dir ends: a cluster of its own takes the
 	// whole log for committed.
 	commit uint64
@@ -48,7 +46,8 @@ type pending struct {
 func lookAtLog(d *datadir.Dir, facts figures) (*logLook, error) {
 	l := &logLook{
 		dir: d, commit: max(d.Log.Commit, d.Log.Last), mayFail: facts.authOn || len(facts.alarms) > 0,
-		whole: d.Base == nil && d.Log.First <= 1 && d.Facts.V2Data == "",
+		// With a snapshot on record, the keys may have come with it.
+		whole: d.Base == nil && d.Log.First <= 1 && d.Facts.V2Data == "" && !d.Log.Recorded,
 	}
 	if d.Base != nil {
 		l.commit = max(l.commit, d.Base.Index)
@@ -56,14 +55,7 @@ func lookAtLog(d *datadir.Dir, facts figures) (*logLook, error) {
 	if d.Backend != nil {
 		l.applied = d.Backend.ConsistentIndex
 	}
-	log, err := d.OpenLog()
-	if err != nil {
-		return nil, err
-	}
-	if l.overwrites, err = walcodec.FindOverwrites(log); err != nil {
-		return nil, err
-	}
-	err = l.eachRequest(l.commit, func(index uint64, r walcodec.InternalRequest) error {
+	err := l.eachRequest(l.commit, func(index uint64, r walcodec.InternalRequest) error {
 		l.note(index, r)
 		return nil
 	})
@@ -73,51 +65,16 @@ func lookAtLog(d *datadir.Dir, facts figures) (*logLook, error) {
 // eachRequest visits the v3 requests up to the index, but for those that a
 // later leader wrote over.
 func (l *logLook) eachRequest(upTo uint64, fn func(index uint64, r walcodec.InternalRequest) error) error {
-	log, err := l.dir.OpenLog()
-	if err != nil {
-		return err
-	}
-	for {
-		rec, err := log.Next()
-		if err == io.EOF || errors.Is(err, walcodec.ErrTorn) {
+	return l.dir.Entries(0, func(_ walcodec.Record, e walcodec.Entry) error {
+		if e.Index > upTo || walcodec.ClassifyEntry(e) != walcodec.V3Request {
 			return nil
 		}
-		if err != nil {
-			return err
-		}
-		if rec.Kind == walcodec.KindSnapshot {
-			if err := l.noteSnapshot(rec); err != nil {
-				return err
-			}
-		}
-		if rec.Kind != walcodec.KindEntry {
-			continue
-		}
-		e, err := walcodec.ParseEntry(rec.Data)
-		if err != nil {
-			return err
-		}
-		at := walcodec.Position{Seq: log.Segment().Seq, Offset: rec.Offset}
-		if e.Index > upTo || walcodec.ClassifyEntry(e) != walcodec.V3Request || l.overwrites.Discards(at, e.Index) {
-			continue
-		}
 		r, err := walcodec.ParseInternalRequest(e.Data)
-		if err == nil {
-			err = fn(e.Index, r)
-		}
 		if err != nil {
-			return fmt.Errorf("entry %d: %w", e.Index, err)
+			return err
 		}
-	}
-}
-
-// noteSnapshot: with a snapshot on record, the keys may have come with it.
-func (l *logLook) noteSnapshot(rec walcodec.Record) error {
-	s, err := walcodec.ParseSnapshot(rec.Data)
-	if s.Index > 0 {
-		l.whole = false
-	}
-	return err
+		return fn(e.Index, r)
+	})
 }
 
 func (l *logLook) note(index uint64, r walcodec.InternalRequest) {
