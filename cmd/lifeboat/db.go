@@ -56,20 +56,20 @@ func newDBStatusCommand(e *env) *cobra.Command {
 type dbReport struct {
 	File             string         `json:"file"`
 	SHA256           bool           `json:"sha256"` // one is at its end
-	PageSize         int64          `json:"pageSize"`
+	PageSize         int64          `json:"page_size"`
 	Size             int64          `json:"size"`
 	Hash             string         `json:"hash"`
 	Revision         int64          `json:"revision"`
-	CompactRevision  int64          `json:"compactRevision"`
-	ScheduledCompact int64          `json:"scheduledCompactRevision"`
+	CompactRevision  int64          `json:"compact_revision"`
+	ScheduledCompact int64          `json:"scheduled_compact_revision"`
 	Keys             int64          `json:"keys"`
-	Index            uint64         `json:"consistentIndex"`
+	Index            uint64         `json:"consistent_index"`
 	Term             uint64         `json:"term"`
-	StorageVersion   string         `json:"storageVersion"`
-	ClusterVersion   string         `json:"clusterVersion"`
+	StorageVersion   string         `json:"storage_version"`
+	ClusterVersion   string         `json:"cluster_version"`
 	Members          []dbMember     `json:"members"`
 	Leases           int            `json:"leases"`
-	AuthEnabled      bool           `json:"authEnabled"`
+	AuthEnabled      bool           `json:"auth_enabled"`
 	Users            int            `json:"users"`
 	Roles            int            `json:"roles"`
 	Alarms           []string       `json:"alarms"`
@@ -79,7 +79,7 @@ type dbReport struct {
 type dbMember struct {
 	ID       string   `json:"id"`
 	Name     string   `json:"name"`
-	PeerURLs []string `json:"peerUrls"`
+	PeerURLs []string `json:"peer_urls"`
 }
 
 func dbStatus(e *env, path string, output outputFlag) error {
@@ -225,7 +225,7 @@ type keyLine struct {
 	Sub            int64  `json:"sub"`
 	Op             string `json:"op"` // put or delete
 	Key            []byte `json:"key"`
-	CreateRevision int64  `json:"createRevision,omitempty"`
+	CreateRevision int64  `json:"create_revision,omitempty"`
 	Version        int64  `json:"version,omitempty"`
 	Lease          string `json:"lease,omitempty"`
 	Size           int    `json:"size"` // of the value, bytes

@@ -18,15 +18,15 @@ import (
 type restoreReport struct {
 	Source         string          `json:"source"`
 	Kind           restore.Kind    `json:"kind"`
-	ClusterID      string          `json:"clusterId"`
-	InitialCluster string          `json:"initialCluster"`
+	ClusterID      string          `json:"cluster_id"`
+	InitialCluster string          `json:"initial_cluster"`
 	Token          string          `json:"token"`
 	Members        []memberReport  `json:"members"`
 	Index          uint64          `json:"index"`
 	Term           uint64          `json:"term"`
-	LogEntries     int             `json:"logEntries"`
-	LogBlanked     int             `json:"logBlanked"`
-	Bump           uint64          `json:"bumpRevision"`
+	LogEntries     int             `json:"log_entries"`
+	LogBlanked     int             `json:"log_blanked"`
+	Bump           uint64          `json:"bump_revision"`
 	Keys           *restoredHashKV `json:"keys,omitempty"`
 	Boots          []string        `json:"boots"`
 	Refused        []refusal       `json:"refused"`
@@ -37,9 +37,9 @@ type restoreReport struct {
 type memberReport struct {
 	Name     string   `json:"name"`
 	ID       string   `json:"id"`
-	PeerURLs []string `json:"peerUrls"`
-	DataDir  string   `json:"dataDir"`
-	WALDir   string   `json:"walDir,omitempty"`
+	PeerURLs []string `json:"peer_urls"`
+	DataDir  string   `json:"data_dir"`
+	WALDir   string   `json:"wal_dir,omitempty"`
 	Replaces string   `json:"replaces,omitempty"` // where what was there is kept
 	Start    string   `json:"start"`
 }
@@ -47,7 +47,7 @@ type memberReport struct {
 type restoredHashKV struct {
 	Hash            uint32 `json:"hash"`
 	Revision        int64  `json:"revision"`
-	CompactRevision int64  `json:"compactRevision"`
+	CompactRevision int64  `json:"compact_revision"`
 }
 
 func newRestoreReport(p *restore.Plan, o *restoreOptions, warnings []string) *restoreReport {
