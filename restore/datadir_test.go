@@ -195,7 +195,7 @@ func TestForARelease(t *testing.T) {
 	c := newCluster(t, threeMembers, "x")
 	targets := []Target{{Name: "m1", Dir: filepath.Join(t.TempDir(), "d")}}
 	src := openFile(t, snapshotFile(t, "3.5.33"))
-	for r, boots := range map[datadir.Release]bool{datadir.R23: false, datadir.R34: false, datadir.R35: true, datadir.R37: true} {
+	for r, boots := range map[datadir.Release]bool{datadir.R23: false, datadir.R34: true, datadir.R35: true, datadir.R37: true} {
 		if _, err := NewPlan(src, c, targets, Options{For: r}); (err == nil) != boots {
 			t.Errorf("for %s: %v", r, err)
 		}

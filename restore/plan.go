@@ -119,7 +119,7 @@ func (p *Plan) judge() error {
 // facts are those of any data dir made of the source: its log and .snap are
 // new, and say who votes; the versions in the backend stay.
 func (s *Source) facts() (datadir.Facts, error) {
-	f := datadir.Facts{Origin: datadir.R34, Snapshot: true, Backend: true, Padded: true, Mark: true}
+	f := datadir.Facts{Origin: datadir.R34, Snapshot: true, Backend: true, Padded: true, Mark: true, Fresh: s.log == nil}
 	if s.Meta.Term != 0 {
 		f.Origin = datadir.R35
 	}

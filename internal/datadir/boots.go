@@ -58,9 +58,9 @@ func (f Facts) boots2() error {
 
 func (f Facts) boots3(r Release) error {
 	switch {
-	case r.Before(f.StorageVersion):
+	case r.Before(f.StorageVersion) && !(f.Fresh && r == R35): // 3.5 does not look at it
 		return fmt.Errorf("its storage version is %s", f.StorageVersion)
-	case r.Before(f.ClusterVersion):
+	case r.Before(f.ClusterVersion) && !(f.Fresh && r.Before(R36)): // up to 3.5 the v2 store's counts
 		return fmt.Errorf("its cluster version is %s, and etcd refuses a downgrade", f.ClusterVersion)
 	case f.Snapshot && !f.Backend:
 		return errors.New("it has a .snap and no v3 backend, on which etcd panics")

@@ -15,6 +15,8 @@ func TestFor(t *testing.T) {
 	unmarked := old
 	unmarked.ConfUnmarked = true
 	newer := Facts{Origin: R37, ClusterVersion: R37, StorageVersion: R37, Backend: true, Padded: true}
+	fresh := newer
+	fresh.Fresh = true
 	for name, c := range map[string]struct {
 		facts   Facts
 		release Release
@@ -32,6 +34,10 @@ func TestFor(t *testing.T) {
 		"3.4 to 2.3":             {old, R23, nil, "backend"},
 		"conf changes unapplied": {unmarked, R36, []Step{StepBlankV2, StepRaiseIndex}, ""},
 		"3.7 to 3.6":             {newer, R36, nil, "storage version is 3.7"},
+		"3.7 to 3.5":             {newer, R35, nil, "storage version is 3.7"},
+		"3.7, fresh log, to 3.6": {fresh, R36, nil, "storage version is 3.7"},
+		"3.7, fresh log, to 3.5": {fresh, R35, nil, ""},
+		"3.7, fresh log, to 3.4": {fresh, R34, nil, "storage version is 3.7"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			steps, err := c.facts.For(c.release)

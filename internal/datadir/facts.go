@@ -27,6 +27,9 @@ type Facts struct {
 
 	BareRecord bool // the log's record of the snapshot does not say who votes
 	Mark       bool // the entry at the backend's consistent index is in the log
+	// Fresh tells that log and .snap were made anew, and name no version: the
+	// versions are the backend's, which not every release looks at.
+	Fresh bool
 	// PeerURLTaken tells that a member has ForcedPeerURL.
 	PeerURLTaken bool
 	// ConfUnmarked tells of conf changes after the backend's consistent index
