@@ -64,15 +64,14 @@ func defaultMember(t *testing.T, r release, snapshots bool) source {
 	return seal(e)
 }
 
-// v2Source writes v2 keys, stops the etcd, and keeps what it answered. It is not
-// killed: a sole 2.3 member answers before its log is written (etcd 3.4.21 and
-// 3.5.5 mended that).
+// v2Source writes v2 keys, ends the etcd with SIGKILL, and keeps what it answered.
 func v2Source(e *etcd) source {
 	e.t.Helper()
 	for i := range 60 {
 		e.v2Set(fmt.Sprintf("/k/%d", i%17), fmt.Sprint(i))
 	}
 	s := source{dir: e.dir, v2: e.v2Dump("/").lines()}
-	e.Stop()
+	e.settle()
+	e.Kill()
 	return s
 }

@@ -139,6 +139,15 @@ func (e *etcd) healthy() bool {
 	return resp.StatusCode == http.StatusOK
 }
 
+// settle gives a sole 2.3 member the time to log what it has answered: it does
+// so in this order, and a kill in between loses the write (etcd 3.4.21 and 3.5.5
+// mended that). Others log first.
+func (e *etcd) settle() {
+	if e.release == etcd23 {
+		time.Sleep(500 * time.Millisecond)
+	}
+}
+
 // Kill ends the etcd with SIGKILL, as a power cut would.
 func (e *etcd) Kill() { e.proc.kill() }
 

@@ -181,11 +181,8 @@ func (s source) prove(t testing.TB, r release, dir string, flags ...string) {
 	self := e.soleMember()
 	e.checkNoAlarms()
 	takeWrites(e)
-	if r == etcd23 {
-		e.Stop() // killed, a sole 2.3 member may not have logged what it answered
-	} else {
-		e.Kill()
-	}
+	e.settle()
+	e.Kill()
 	e.Plain(flags...)
 	checkWrites(e)
 	if again := e.soleMember(); again != self {
