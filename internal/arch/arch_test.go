@@ -20,8 +20,9 @@ const module = "github.com/etcd-lifeboat/lifeboat/"
 // import each other. The longest matching prefix counts.
 var layers = [][]string{
 	{"cmd", "e2e", "bench"},
+	{"scheduler"},
 	{"internal/prove"},
-	{"scheduler", "internal/server", "internal/etcdctl2"},
+	{"internal/server", "internal/etcdctl2"},
 	{"backup", "restore", "forensic"},
 	{"repository", "internal/datadir"},
 	{"storage", "walcodec", "snapcodec"},
