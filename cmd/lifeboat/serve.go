@@ -58,7 +58,8 @@ dir for good. The dir of a sole member of the same release is served in place.
 A write is answered once it is synced. SIGTERM and ctrl-C stop the server.`,
 		Example: `  lifeboat serve --data-dir /backup/etcd --clone
   lifeboat serve --data-dir /var/lib/etcd --listen 127.0.0.1:0
-  lifeboat serve --data-dir ./new --create`,
+  lifeboat serve --data-dir ./new --create
+  lifeboat serve --data-dir ./new --create --v3`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.check(); err != nil {
@@ -79,9 +80,9 @@ func (o *serveOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.listen, "listen", "127.0.0.1:2379", "HOST:PORT to listen on; without a host loopback, port 0 lets the kernel pick")
 	f.BoolVar(&o.clone, "clone", false, "boot a copy in a temporary dir, and remove it at the end")
 	f.BoolVar(&o.readOnly, "read-only", false, "write nothing, refuse writes, expire nothing")
-	f.BoolVar(&o.create, "create", false, "make a new cluster of one if DIR is absent or empty")
+	f.BoolVar(&o.create, "create", false, "make a new cluster of one if DIR is absent or empty, with --v3 for v3 data")
 	f.BoolVar(&o.keepUncommitted, "keep-uncommitted", false, "keep the last entries of a member of many that it did not know to be committed")
-	f.BoolVar(&o.v3, "v3", false, "serve the v3 data of a dir that holds both")
+	f.BoolVar(&o.v3, "v3", false, "serve the v3 data of a dir that holds both; with --create: a new one for v3 data")
 	f.StringVar(&o.binary, "etcd-binary", "", "serve v3 data with this etcd (3.4 or later) instead of the built-in 3.7")
 	f.Uint64Var(&o.snapshotCount, "snapshot-count", 0, "entries between two snapshots (default 10000)")
 	f.StringSliceVar(&o.cors, "cors", nil, "origins that may ask from a web page, * for all")
@@ -114,6 +115,9 @@ func (o *serveOptions) run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
+	if o.createsV3() {
+		return o.createV3(ctx, e, listener)
+	}
 	dir, err := o.inspect(ctx)
 	if err != nil {
 		return errors.Join(err, listener.Close())
@@ -130,7 +134,7 @@ func (o *serveOptions) run(ctx context.Context, e *env) error {
 		if err != nil {
 			fmt.Fprintln(e.Stderr, "warning: the members' list does not lead here; clients need --no-sync:", err)
 		}
-		warnOpen(e, listener.Addr(), o.tls)
+		warnOpen(e, listener.Addr().String(), o.tls)
 		return booted.print(e, o.output)
 	})
 }
@@ -208,6 +212,11 @@ func createIfNew(dir string) error {
 	return server.Create(dir)
 }
 
+// createsV3 tells that a new dir for v3 data is wanted, and nothing is there.
+func (o *serveOptions) createsV3() bool {
+	return o.create && (o.v3 || o.binary != "") && !occupied(o.dataDir)
+}
+
 // serveExit gives the known errors their exit codes.
 func serveExit(err error) error {
 	switch {
@@ -220,8 +229,8 @@ func serveExit(err error) error {
 }
 
 // warnOpen tells when others than this host's users can reach the data.
-func warnOpen(e *env, addr net.Addr, t serveTLS) {
-	host, _, err := net.SplitHostPort(addr.String())
+func warnOpen(e *env, addr string, t serveTLS) {
+	host, _, err := net.SplitHostPort(addr)
 	if err != nil || net.ParseIP(host).IsLoopback() || t.clientCAFile != "" {
 		return
 	}

@@ -23,12 +23,34 @@ func (o *serveOptions) checkV3(dir *datadir.Dir) error {
 	switch {
 	case o.readOnly:
 		return withExit(exitUsage, errors.New("v3 data can't be served with --read-only: use --clone"))
-	case o.create || o.keepUncommitted || o.snapshotCount != 0 || len(o.cors) > 0:
-		return withExit(exitUsage, errors.New("--create, --keep-uncommitted, --snapshot-count and --cors are for v2 data"))
+	case o.onlyForV2():
+		return withExit(exitUsage, errors.New("--keep-uncommitted, --snapshot-count and --cors are for v2 data"))
 	case dir.Live == datadir.Running:
 		return withExit(exitLocked, fmt.Errorf("%s: an etcd has it open\nTo look at its data as it is now, take a snapshot: lifeboat snapshot save", o.dataDir))
 	}
 	return nil
+}
+
+// onlyForV2 tells that a flag is set that means nothing to the v3 engine.
+func (o *serveOptions) onlyForV2() bool {
+	return o.keepUncommitted || o.snapshotCount != 0 || len(o.cors) > 0
+}
+
+// createV3 serves a new cluster of one, which etcd makes as it starts.
+func (o *serveOptions) createV3(ctx context.Context, e *env, listener net.Listener) error {
+	addr := listener.Addr()
+	if err := listener.Close(); err != nil {
+		return err
+	}
+	if o.onlyForV2() {
+		return withExit(exitUsage, errors.New("--keep-uncommitted, --snapshot-count and --cors are for v2 data"))
+	}
+	engine, err := v3engine.FindEngine(ctx, o.binary)
+	if err != nil {
+		return err
+	}
+	report := serveV3Report{DataDir: o.dataDir, Mode: "write", Etcd: engine.Release.String(), Engine: engine.String(), Steps: []string{}}
+	return o.startV3(ctx, e, o.dataDir, report, o.v3Options(addr, v3engine.Options{Create: true, WALDir: o.walDir}))
 }
 
 // serveV3Report is what `serve -o json` prints of a dir with v3 data.
@@ -60,10 +82,7 @@ func (o *serveOptions) serveV3(ctx context.Context, e *env, dir *datadir.Dir, li
 		return err
 	}
 	report := serveV3Report{DataDir: o.dataDir, Mode: "write", Etcd: dir.Facts.Origin.String(), Engine: engine.String(), Steps: []string{}}
-	options := v3engine.Options{
-		Binary: o.binary, Listen: addr.String(),
-		TLS: v3engine.TLS{CertFile: o.tls.certFile, KeyFile: o.tls.keyFile, ClientCAFile: o.tls.clientCAFile},
-	}
+	options := o.v3Options(addr, v3engine.Options{WALDir: o.walDirInPlace()})
 	path := o.dataDir
 	if o.clone {
 		clone, err := v3engine.Clone(ctx, dir, engine.Release, v3engine.CloneOptions{})
@@ -78,7 +97,18 @@ func (o *serveOptions) serveV3(ctx context.Context, e *env, dir *datadir.Dir, li
 	} else if options.Member, err = v3engine.InPlace(dir, engine); err != nil {
 		return fmt.Errorf("%w\nTo serve a copy, add --clone", err)
 	}
-	options.WALDir = o.walDirInPlace()
+	return o.startV3(ctx, e, path, report, options)
+}
+
+// v3Options adds what the flags say of the address to the options.
+func (o *serveOptions) v3Options(addr net.Addr, options v3engine.Options) v3engine.Options {
+	options.Binary, options.Listen = o.binary, addr.String()
+	options.TLS = v3engine.TLS{CertFile: o.tls.certFile, KeyFile: o.tls.keyFile, ClientCAFile: o.tls.clientCAFile}
+	return options
+}
+
+// startV3 runs etcd on the dir at path until ctx ends.
+func (o *serveOptions) startV3(ctx context.Context, e *env, path string, report serveV3Report, options v3engine.Options) error {
 	srv, err := v3engine.Start(ctx, path, options)
 	if err != nil {
 		return explainRefusal(err)
@@ -87,7 +117,7 @@ func (o *serveOptions) serveV3(ctx context.Context, e *env, dir *datadir.Dir, li
 	if err := o.tell(e, report); err != nil {
 		return errors.Join(err, srv.Close())
 	}
-	warnOpen(e, addr, o.tls)
+	warnOpen(e, options.Listen, o.tls)
 	select {
 	case <-srv.Exited():
 		return errors.Join(explainRefusal(srv.Err()), srv.Close())

@@ -99,3 +99,30 @@ func TestServeV3Refuses(t *testing.T) {
 		})
 	}
 }
+
+// A dir that serve made is served again, and so is a restore of it.
+func TestServeV3Creates(t *testing.T) {
+	dir := t.TempDir()
+	data, restored := dir+"/data", dir+"/restored"
+	put := func(args ...string) {
+		t.Helper()
+		report, cmd := startServeV3(t, args...)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := dialV3(t, report.URL).Put(ctx, "a", "b"); err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("ended with %v", err)
+		}
+	}
+	put("--create", "--v3", "--data-dir", data)
+	put("--create", "--v3", "--data-dir", data)
+	if out, err := exec.Command("lifeboat", "restore", data, "--data-dir", restored).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	put("--data-dir", restored)
+}

@@ -76,6 +76,8 @@ func embeddedConfig(args []string) (*embed.Config, error) {
 	urlFlag(f, "listen-client-urls", &c.ListenClientUrls)
 	urlFlag(f, "advertise-client-urls", &c.AdvertiseClientUrls)
 	urlFlag(f, "listen-peer-urls", &c.ListenPeerUrls)
+	urlFlag(f, "initial-advertise-peer-urls", &c.AdvertisePeerUrls)
+	f.StringVar(&c.InitialCluster, "initial-cluster", c.InitialCluster, "")
 	f.Func("log-outputs", "", func(s string) error { c.LogOutputs = []string{s}; return nil })
 	return c, f.Parse(args)
 }

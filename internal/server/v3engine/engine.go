@@ -32,6 +32,8 @@ type Options struct {
 	// it becomes a new cluster of one, whoever belonged to it (etcd's
 	// --force-new-cluster), and what it did not know to be committed is dropped.
 	Member string
+	// Create starts a new cluster of one, in a dir that is absent or empty.
+	Create bool
 	// NoSync leaves out fsync, for a dir that is thrown away.
 	NoSync  bool
 	Timeout time.Duration // for the boot; default: a minute
@@ -44,6 +46,10 @@ type TLS struct {
 }
 
 const memberName = "lifeboat"
+
+// newPeerURL is what a new cluster's member advertises. Nobody listens there:
+// it has no peers.
+const newPeerURL = "http://127.0.0.1:2380"
 
 const (
 	defaultBootTimeout = time.Minute
@@ -173,7 +179,10 @@ func (s *Server) args(dir string, o Options) []string {
 		"--quota-backend-bytes=-1", // a quota is the operator's flag, not the dir's
 		"--logger=zap", "--log-outputs=stderr", "--log-level=warn",
 	}
-	if o.Member == "" {
+	switch {
+	case o.Create:
+		args = append(args, "--initial-advertise-peer-urls="+newPeerURL, "--initial-cluster="+memberName+"="+newPeerURL)
+	case o.Member == "":
 		args = append(args, "--force-new-cluster")
 	}
 	if s.listen == "" {

@@ -14,7 +14,9 @@ func InPlace(d *datadir.Dir, e Engine) (string, error) {
 	if d.Facts.Origin != e.Release {
 		return "", fmt.Errorf("%s: is of etcd %s, and %s would upgrade or change it for good", d.Root, d.Facts.Origin, e)
 	}
-	if err := d.Facts.Boots(e.Release); err != nil {
+	facts := d.Facts
+	facts.PeerURLTaken = false // of concern to --force-new-cluster, which is not used here
+	if err := facts.Boots(e.Release); err != nil {
 		return "", fmt.Errorf("%s: etcd %s does not boot it: %w", d.Root, e.Release, err)
 	}
 	if d.Backend == nil {
