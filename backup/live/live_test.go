@@ -157,6 +157,26 @@ func TestASlowStreamMayTakeItsTime(t *testing.T) {
 	}
 }
 
+// slowStore takes longer for a part than a member may stand still.
+type slowStore struct{ bytes.Buffer }
+
+func (s *slowStore) Write(p []byte) (int, error) {
+	time.Sleep(300 * time.Millisecond)
+	return s.Buffer.Write(p)
+}
+
+func TestASlowWriterIsNoStall(t *testing.T) {
+	whole := sealed(512 * 4)
+	var got slowStore
+	address := serve(t, &member{snapshot: inParts(whole, 1024)})
+	if _, err := Save(context.Background(), config(), address, &got, Options{Stall: 200 * time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Bytes(), whole) {
+		t.Errorf("%d bytes came, of %d", got.Len(), len(whole))
+	}
+}
+
 type fullDisk struct{}
 
 func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left") }
@@ -177,19 +197,23 @@ func TestChoice(t *testing.T) {
 	lost := Endpoint{Address: "o", Applied: 5001}
 	dead := Endpoint{Address: "d", Err: errors.New("connection refused")}
 	for name, c := range map[string]struct {
-		all  []Endpoint
-		want string // address, or a part of the error
+		all   []Endpoint
+		want  string // address, or a part of the error
+		avoid []string
 	}{
-		"a follower before the leader":     {[]Endpoint{leader, follower}, "f"},
-		"the leader before one behind":     {[]Endpoint{behind, leader}, "l"},
-		"anyone before a learner":          {[]Endpoint{learner, leader}, "l"},
-		"no learner even if alone":         {[]Endpoint{learner, dead}, "it is a learner"},
-		"no one cut off from the leader":   {[]Endpoint{lost}, "it knows no leader"},
-		"the newest of several":            {[]Endpoint{behind, {Address: "g", hasLeader: true, Applied: 4990}, follower}, "f"},
-		"an error that names each address": {[]Endpoint{dead}, "d: connection refused"},
+		"a follower before the leader":     {[]Endpoint{leader, follower}, "f", nil},
+		"the leader before one behind":     {[]Endpoint{behind, leader}, "l", nil},
+		"anyone before a learner":          {[]Endpoint{learner, leader}, "l", nil},
+		"no learner even if alone":         {[]Endpoint{learner, dead}, "it is a learner", nil},
+		"no one cut off from the leader":   {[]Endpoint{lost}, "it knows no leader", nil},
+		"the newest of several":            {[]Endpoint{behind, {Address: "g", hasLeader: true, Applied: 4990}, follower}, "f", nil},
+		"an error that names each address": {[]Endpoint{dead}, "d: connection refused", nil},
+		"another than one that failed":     {[]Endpoint{leader, follower}, "l", []string{"f"}},
+		"one that failed if it is alone":   {[]Endpoint{learner, follower}, "f", []string{"f"}},
+		"no mix of clusters":               {[]Endpoint{leader, {Address: "x", ClusterID: 7, hasLeader: true}}, "different clusters", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := choose(c.all)
+			got, err := choose(c.all, c.avoid)
 			if err != nil && !strings.Contains(err.Error(), c.want) || err == nil && got.Address != c.want {
 				t.Errorf("choice %q (%v), want %q", got.Address, err, c.want)
 			}
@@ -198,7 +222,7 @@ func TestChoice(t *testing.T) {
 			}
 		})
 	}
-	if _, err := choose([]Endpoint{dead}); !errors.Is(err, ErrUnreachable) {
+	if _, err := choose([]Endpoint{dead}, nil); !errors.Is(err, ErrUnreachable) {
 		t.Errorf("error %v, want ErrUnreachable", err)
 	}
 }

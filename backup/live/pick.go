@@ -29,12 +29,13 @@ type Endpoint struct {
 	Address string
 	Err     error // why it did not answer; the rest is zero then
 
-	MemberID uint64
-	Version  string // of the server
-	Leader   bool
-	Learner  bool
-	Applied  uint64 // raft index
-	DBSize   int64  // bytes
+	ClusterID uint64
+	MemberID  uint64
+	Version   string // of the server
+	Leader    bool
+	Learner   bool
+	Applied   uint64 // raft index
+	DBSize    int64  // bytes
 
 	hasLeader bool
 }
@@ -48,8 +49,10 @@ type Choice struct {
 
 // Pick asks all endpoints of the config for their status and takes a member
 // that is no learner, knows a leader and has caught up; a follower rather than
-// the leader, which has enough to do. timeout is for each endpoint.
-func Pick(ctx context.Context, cfg clientv3.Config, timeout time.Duration) (Choice, error) {
+// the leader, which has enough to do. timeout is for each endpoint. Those to
+// avoid, because they failed before, are taken only if no other is fit.
+// Endpoints of different clusters are an error.
+func Pick(ctx context.Context, cfg clientv3.Config, timeout time.Duration, avoid ...string) (Choice, error) {
 	all := make([]Endpoint, len(cfg.Endpoints))
 	var group sync.WaitGroup
 	for i, address := range cfg.Endpoints {
@@ -59,14 +62,14 @@ func Pick(ctx context.Context, cfg clientv3.Config, timeout time.Duration) (Choi
 	if err := ctx.Err(); err != nil {
 		return Choice{}, err
 	}
-	return choose(all)
+	return choose(all, avoid)
 }
 
 func ask(ctx context.Context, cfg clientv3.Config, address string, timeout time.Duration) Endpoint {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	e := Endpoint{Address: address}
-	client, err := dial(ctx, cfg, address)
+	client, err := Dial(ctx, cfg, address)
 	if err != nil {
 		e.Err = err
 		return e
@@ -79,7 +82,7 @@ func ask(ctx context.Context, cfg clientv3.Config, address string, timeout time.
 	}
 	id := st.Header.GetMemberId()
 	return Endpoint{
-		Address: address, MemberID: id, Version: st.Version,
+		Address: address, ClusterID: st.Header.GetClusterId(), MemberID: id, Version: st.Version,
 		Leader: st.Leader == id, Learner: st.IsLearner, hasLeader: st.Leader != 0,
 		Applied: appliedIndex(st), DBSize: st.DbSize,
 	}
@@ -93,8 +96,9 @@ func appliedIndex(s *clientv3.StatusResponse) uint64 {
 	return s.RaftIndex
 }
 
-// dial connects to one endpoint only: a snapshot is one member's.
-func dial(ctx context.Context, cfg clientv3.Config, address string) (*clientv3.Client, error) {
+// Dial connects to one endpoint only: a snapshot is one member's. The client
+// lives as long as ctx, or until it is closed.
+func Dial(ctx context.Context, cfg clientv3.Config, address string) (*clientv3.Client, error) {
 	cfg.Endpoints = []string{address}
 	cfg.Context = ctx
 	if cfg.Logger == nil {
@@ -104,7 +108,10 @@ func dial(ctx context.Context, cfg clientv3.Config, address string) (*clientv3.C
 }
 
 // choose is the decision alone.
-func choose(all []Endpoint) (Choice, error) {
+func choose(all []Endpoint, avoid []string) (Choice, error) {
+	if err := sameCluster(all); err != nil {
+		return Choice{}, err
+	}
 	newest := uint64(0)
 	for _, e := range all {
 		newest = max(newest, e.Applied)
@@ -121,6 +128,7 @@ func choose(all []Endpoint) (Choice, error) {
 	if len(good) == 0 {
 		return Choice{}, noneFit(all, passed)
 	}
+	good, passed = spare(good, passed, avoid)
 	best := slices.MinFunc(good, func(a, b Endpoint) int {
 		if a.Leader != b.Leader {
 			return cmp.Compare(rank(a), rank(b))
@@ -128,6 +136,38 @@ func choose(all []Endpoint) (Choice, error) {
 		return cmp.Compare(b.Applied, a.Applied)
 	})
 	return Choice{Endpoint: best, Why: best.why(len(all), newest), Passed: passed}, nil
+}
+
+// sameCluster refuses endpoints that do not belong together: nobody could tell
+// whose snapshot it is.
+func sameCluster(all []Endpoint) error {
+	var first Endpoint
+	for _, e := range all {
+		switch {
+		case e.Err != nil:
+		case first.Address == "":
+			first = e
+		case e.ClusterID != first.ClusterID:
+			return fmt.Errorf("the endpoints belong to different clusters: %s to %x, %s to %x",
+				first.Address, first.ClusterID, e.Address, e.ClusterID)
+		}
+	}
+	return nil
+}
+
+// spare leaves out those to avoid, unless none is left then.
+func spare(good []Endpoint, passed, avoid []string) (rest []Endpoint, why []string) {
+	for _, e := range good {
+		if slices.Contains(avoid, e.Address) {
+			passed = append(passed, e.Address+": it failed before")
+		} else {
+			rest = append(rest, e)
+		}
+	}
+	if len(rest) == 0 {
+		return good, passed[:len(passed)-len(good)]
+	}
+	return rest, passed
 }
 
 func rank(e Endpoint) int {

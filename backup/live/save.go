@@ -15,12 +15,12 @@ import (
 	"github.com/etcd-lifeboat/lifeboat/snapcodec"
 )
 
-// DefaultStall is how long a stream may stand still unless told otherwise.
+// DefaultStall is how long the member may send nothing unless told otherwise.
 const DefaultStall = 30 * time.Second
 
 // Options of Save; the zero value is fine.
 type Options struct {
-	Stall    time.Duration // without a byte; 0: DefaultStall
+	Stall    time.Duration // without a byte from the member; 0: DefaultStall
 	Progress func(int64)   // called with the bytes of each part
 }
 
@@ -30,7 +30,7 @@ type Result struct {
 	Version string // of the server; empty before 3.6
 }
 
-// StallError says that a stream stood still.
+// StallError says that the member stopped sending.
 type StallError struct {
 	For   time.Duration
 	After int64 // bytes
@@ -42,6 +42,10 @@ func (e *StallError) Error() string {
 
 // Save streams a snapshot of the member at address to w and checks the SHA-256
 // at its end. After an error what w got is not to be used.
+//
+// w may be slow: time that it takes is not the member's. All the while the
+// member keeps the read transaction of the snapshot open, and can't reuse the
+// pages that it freed meanwhile: its database grows by what is written.
 func Save(ctx context.Context, cfg clientv3.Config, address string, w io.Writer, o Options) (Result, error) {
 	if o.Stall == 0 {
 		o.Stall = DefaultStall
@@ -51,7 +55,7 @@ func Save(ctx context.Context, cfg clientv3.Config, address string, w io.Writer,
 	s := &stream{w: w, progress: o.Progress, hash: sha256.New()}
 	timer := time.AfterFunc(o.Stall, func() { cancel(&StallError{For: o.Stall}) })
 	defer timer.Stop()
-	s.moved = func() { timer.Reset(o.Stall) }
+	s.timer, s.stall = timer, o.Stall
 	version, err := s.receive(ctx, cfg, address)
 	var stall *StallError
 	if errors.As(context.Cause(ctx), &stall) {
@@ -71,14 +75,15 @@ func Save(ctx context.Context, cfg clientv3.Config, address string, w io.Writer,
 type stream struct {
 	w        io.Writer
 	progress func(int64)
-	moved    func()
+	timer    *time.Timer // runs while the member is waited for
+	stall    time.Duration
 	hash     hash.Hash
 	tail     []byte
 	size     int64
 }
 
 func (s *stream) receive(ctx context.Context, cfg clientv3.Config, address string) (version string, err error) {
-	client, err := dial(ctx, cfg, address)
+	client, err := Dial(ctx, cfg, address)
 	if err != nil {
 		return "", err
 	}
@@ -99,8 +104,9 @@ func (e *WriteError) Error() string { return "write: " + e.Cause.Error() }
 func (e *WriteError) Unwrap() error { return e.Cause }
 
 func (s *stream) Write(p []byte) (int, error) {
-	s.moved()
+	s.timer.Stop()
 	n, err := s.w.Write(p)
+	s.timer.Reset(s.stall)
 	s.size += int64(n)
 	if s.progress != nil {
 		s.progress(int64(n))
@@ -108,7 +114,6 @@ func (s *stream) Write(p []byte) (int, error) {
 	if err != nil {
 		return n, &WriteError{err}
 	}
-	s.moved()
 	s.digest(p)
 	return n, nil
 }
