@@ -1,0 +1,21 @@
+// Package repository keeps backups in a store: sealed, proven, found again.
+//
+// Start with [Init] or [Open]. To write a backup: [Repository.Begin],
+// [Draft.Put] for each part, [Draft.Commit]. To read one: [Repository.Find],
+// then [Repository.Load] or [Backup.Open].
+//
+// A backup is there from the moment that its manifest is: the manifest is put
+// last, create-only, and never changed. What a save leaves that died is not
+// listed as a backup. Every object carries the digests by which a changed byte
+// anywhere is found; what can't be read is reported by name, never left out.
+//
+//	lifeboat.json                              what this place is
+//	clusters/NAME/backups/ID/manifest.json     facts, parts, digests
+//	clusters/NAME/backups/ID/db.zst[.age]      a part, and so on for each
+//	clusters/NAME/backups/ID/proofs/TIME.json  one for each verification
+//	clusters/NAME/backups/ID/hold.json         not pruned while it is there
+//	clusters/NAME/backups/ID/pruned.json       a removal is under way
+//
+// A part decompresses with zstd, after age where it is encrypted: no Lifeboat
+// is needed to read a backup.
+package repository
