@@ -59,9 +59,10 @@ func (d *Draft) ID() string { return d.id }
 // Put stores a part: what write writes, compressed and, if the draft has
 // recipients, encrypted, streamed into the store. Of part, Name, Role and Mode
 // are taken; the part returned has the rest. An error of write, or of the
-// store, ends both and stores nothing; Put may then be tried again. A name
-// that was put is an error until it is removed.
-func (d *Draft) Put(ctx context.Context, part Part, write func(io.Writer) error) (Part, error) {
+// store, ends both and stores nothing; Put may then be tried again. The
+// context that write gets ends when the store fails. A name that was put is an
+// error until it is removed.
+func (d *Draft) Put(ctx context.Context, part Part, write func(context.Context, io.Writer) error) (Part, error) {
 	part.Object = path.Base(part.Name) + ".zst"
 	key := backupPrefix(d.cluster, d.id) + part.Object
 	if err := d.sealTo(ctx, key, &part, write); err != nil {

@@ -41,12 +41,12 @@ func (m *meter) Write(p []byte) (int, error) {
 func (m *meter) sum() string { return hex.EncodeToString(m.hash.Sum(nil)) }
 
 // sealTo streams what write writes to key and fills in part's digests.
-func (d *Draft) sealTo(ctx context.Context, key string, part *Part, write func(io.Writer) error) error {
+func (d *Draft) sealTo(ctx context.Context, key string, part *Part, write func(context.Context, io.Writer) error) error {
 	pr, pw := io.Pipe()
 	plain, stored := newMeter(), newMeter()
 	done := make(chan error, 1)
 	go func() {
-		err := d.seal(io.MultiWriter(pw, stored), plain, write)
+		err := d.seal(ctx, io.MultiWriter(pw, stored), plain, write)
 		pw.CloseWithError(err)
 		done <- err
 	}()
@@ -60,7 +60,7 @@ func (d *Draft) sealTo(ctx context.Context, key string, part *Part, write func(i
 	return err
 }
 
-func (d *Draft) seal(to io.Writer, plain *meter, write func(io.Writer) error) error {
+func (d *Draft) seal(ctx context.Context, to io.Writer, plain *meter, write func(context.Context, io.Writer) error) error {
 	closers := []io.Closer{}
 	if list := d.o.Recipients.list; len(list) > 0 {
 		enc, err := age.Encrypt(to, list...)
@@ -74,7 +74,7 @@ func (d *Draft) seal(to io.Writer, plain *meter, write func(io.Writer) error) er
 		return err
 	}
 	closers = append([]io.Closer{z}, closers...)
-	if err := write(io.MultiWriter(z, plain)); err != nil {
+	if err := write(ctx, io.MultiWriter(z, plain)); err != nil {
 		return err
 	}
 	for _, c := range closers {
