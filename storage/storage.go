@@ -24,26 +24,37 @@ var (
 )
 
 // Store keeps objects under keys: parts of letters, digits and "._-+=@",
-// separated by "/", none of them "." or "..".
+// separated by "/", none of them "." or ".."; at most 200 bytes a part and 800
+// in all ([CheckKey]). No key may be a folder of another: a store may refuse
+// "a" beside "a/b".
 //
 // Durable: when Put returns nil, the object outlives a crash of the machine
-// that the store is on. Whole: an object is seen complete or not at all; a Put
-// that fails or dies leaves what was there before. Read after write: once Put
-// or Delete has returned, every Get, Stat and List of everybody shows it.
-// All methods may be called at the same time.
+// that the store is on. Whole: an object is seen complete or not at all. A Put
+// that dies leaves what was there before, or the whole new object if it came
+// that far; so does a Put that fails, since its answer may have been lost on
+// the way. Read after write: once Put or Delete has returned, every Get, Stat
+// and List of everybody shows it. All methods may be called at the same time.
+//
+// What a store can do besides is found with [As], which looks through wrappers.
 type Store interface {
 	// Put stores what body holds up to its end under key. An error of body
-	// other than io.EOF stores nothing. With CreateOnly it fails with ErrExist
-	// if the key is taken; of several at once exactly one succeeds.
+	// other than io.EOF stores nothing and is returned, wrapped; nor does
+	// anything stand once ctx has ended before body has. With CreateOnly it
+	// fails with ErrExist if the key is taken, perhaps without having read
+	// body; of several at once exactly one succeeds. Modified is zero in what
+	// it returns if the store would have to be asked for it.
 	Put(ctx context.Context, key string, body io.Reader, o PutOptions) (Object, error)
 	// Get reads an object or a range of it, or fails with ErrNotExist. A range
 	// that begins at or after the end is empty. What it reads is one version
-	// of the object, even if that is replaced meanwhile, or an error.
+	// of the object, even if that is replaced meanwhile, or an error. The end
+	// of ctx ends the reading too.
 	Get(ctx context.Context, key string, r Range) (io.ReadCloser, error)
 	// Stat describes an object, or fails with ErrNotExist.
 	Stat(ctx context.Context, key string) (Object, error)
 	// List yields the objects whose keys begin with prefix, in the byte order
-	// of the keys. It ends with its first error.
+	// of the keys. The prefix may end within a part ([CheckPrefix]). It ends
+	// with its first error. Foreign things with names that are no keys are
+	// listed too, so that somebody sees them.
 	List(ctx context.Context, prefix string) iter.Seq2[Object, error]
 	// Delete removes an object. One that is not there is no error. It fails
 	// with ErrRetained if the object is locked.
