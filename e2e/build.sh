@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds the etcds that the e2e tests run into build/ at the repository's top:
-# build/etcd35/{etcd,etcdctl,etcdutl} and so on, one folder a nested module.
-# A folder whose go.mod, go.sum and go version are unchanged is left alone.
+# Builds the servers that tests run into build/ at the repository's top:
+# build/etcd35/{etcd,etcdctl,etcdutl}, build/versitygw/versitygw and so on, one
+# folder a nested module; all of them, or those named. A folder whose go.mod,
+# go.sum and go version are unchanged is left alone.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -19,6 +20,7 @@ built() { cp "$scratch/$1" "../build/$1/stamp"; }
 package() {
   case $1 in
     etcd) echo go.etcd.io/etcd/server/v3 ;;
+    versitygw) echo github.com/versity/versitygw/cmd/versitygw ;;
     *) echo "go.etcd.io/etcd/$1/v3" ;;
   esac
 }
@@ -56,7 +58,13 @@ build23() {
   built etcd23
 }
 
-build23
-build etcd35 etcd etcdctl etcdutl
-build etcd36 etcd etcdctl etcdutl
-build etcd37 etcd etcdctl etcdutl
+if [ $# -eq 0 ]; then
+  set -- etcd23 etcd35 etcd36 etcd37 versitygw
+fi
+for module; do
+  case $module in
+    etcd23) build23 ;;
+    versitygw) build versitygw versitygw ;;
+    *) build "$module" etcd etcdctl etcdutl ;;
+  esac
+done
