@@ -15,7 +15,7 @@ import (
 func Begin(ctx context.Context, cfg clientv3.Config, address string) (size int64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	client, err := dial(ctx, cfg, address)
+	client, err := Dial(ctx, cfg, address)
 	if err != nil {
 		return 0, err
 	}
