@@ -32,7 +32,7 @@ type Due struct {
 	// Late is how long ago Slot's start was.
 	Late time.Duration
 	// Next is the start of the slot after all these; zero if none comes in the
-	// next five years.
+	// next ten years.
 	Next time.Time
 }
 
@@ -149,7 +149,7 @@ type Decision struct {
 	// because it was set back. Nothing comes until it is there again, unless it
 	// is more than a day: then what it showed before does not count.
 	Back    time.Duration
-	Next    time.Time // when the next slot starts; zero: not in the next five years
+	Next    time.Time // when the next slot starts; zero: not in the next ten years
 	Changed bool      // the progress has changed and is to be written
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ import (
 // often the daemon is restarted.
 type Schedule struct {
 	text  string
-	spec  *cron.SpecSchedule // read in UTC, which stands for the wall clock; nil: every
+	spec  *cron.SpecSchedule // as sets of bits; nil: every
 	every time.Duration
 	o     ScheduleOptions
 }
@@ -113,8 +114,7 @@ func parseCron(text string) (*cron.SpecSchedule, error) {
 		return nil, err
 	}
 	spec := parsed.(*cron.SpecSchedule)
-	spec.Location = time.UTC
-	if spec.Next(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
+	if nextWall(spec, time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
 		return nil, errors.New("never comes: no such month has such a day")
 	}
 	return spec, nil
@@ -185,7 +185,7 @@ func (s *Schedule) with(o ScheduleOptions) *Schedule {
 }
 
 // Next is the first slot after a time, or the zero time if none comes in the
-// next five years.
+// next ten years.
 func (s *Schedule) Next(after time.Time) time.Time {
 	after = after.Round(0)
 	switch {
@@ -212,7 +212,7 @@ func nextMultiple(after time.Time, every time.Duration) time.Time {
 // calendar, and takes the first whose moment lies after the given one. In an
 // hour that comes twice these are times whose moment is gone.
 func (s *Schedule) nextOnce(after time.Time) time.Time {
-	for wall := s.spec.Next(onWall(after, s.o.Zone)); !wall.IsZero(); wall = s.spec.Next(wall) {
+	for wall := nextWall(s.spec, onWall(after, s.o.Zone)); !wall.IsZero(); wall = nextWall(s.spec, wall) {
 		if t := moment(wall, s.o.Zone); t.After(after) {
 			return t
 		}
@@ -225,11 +225,12 @@ func (s *Schedule) nextOnce(after time.Time) time.Time {
 func (s *Schedule) nextShown(after time.Time) time.Time {
 	for from := after; ; {
 		_, end := from.In(s.o.Zone).ZoneBounds()
-		wall := s.spec.Next(onWall(from, s.o.Zone))
+		shown := onWall(from, s.o.Zone)
+		wall := nextWall(s.spec, shown)
 		if wall.IsZero() {
 			return time.Time{}
 		}
-		t := from.In(s.o.Zone).Add(wall.Sub(onWall(from, s.o.Zone)))
+		t := from.In(s.o.Zone).Add(wall.Sub(shown))
 		if end.IsZero() || t.Before(end) {
 			return t
 		}
@@ -244,7 +245,63 @@ func (s *Schedule) nextShown(after time.Time) time.Time {
 // matches tells whether the wall clock shows a time of the expression.
 func (s *Schedule) matches(t time.Time) bool {
 	wall := onWall(t, s.o.Zone)
-	return s.spec.Next(wall.Add(-time.Second)).Equal(wall)
+	return nextWall(s.spec, wall.Add(-time.Second)).Equal(wall)
+}
+
+// nextWall is the next time of a cron expression on a wall clock that is never
+// changed, or the zero time if there is none in ten years. Times of wall clocks
+// are written as times in UTC.
+func nextWall(spec *cron.SpecSchedule, after time.Time) time.Time {
+	from := after.Truncate(time.Second).Add(time.Second)
+	date := time.Date(from.Year(), from.Month(), from.Day(), 0, 0, 0, 0, time.UTC)
+	for end := date.AddDate(10, 0, 0); date.Before(end); date = date.AddDate(0, 0, 1) {
+		if !onDay(spec, date) {
+			continue
+		}
+		if at, ok := inDay(spec, max(0, from.Sub(date))); ok {
+			return date.Add(at)
+		}
+	}
+	return time.Time{}
+}
+
+// onDay follows cron: if both day of month and day of week are restricted,
+// either will do.
+func onDay(spec *cron.SpecSchedule, date time.Time) bool {
+	const star = 1 << 63
+	month := spec.Month>>date.Month()&1 == 1
+	dom := spec.Dom>>date.Day()&1 == 1
+	dow := spec.Dow>>date.Weekday()&1 == 1
+	if spec.Dom&star != 0 || spec.Dow&star != 0 {
+		return month && dom && dow
+	}
+	return month && (dom || dow)
+}
+
+// inDay is the first time of an expression in a day, at or after from.
+func inDay(spec *cron.SpecSchedule, from time.Duration) (time.Duration, bool) {
+	hour := int(from / time.Hour)
+	minute, second := int(from/time.Minute%60), int(from/time.Second%60)
+	for h := nextBit(spec.Hour, hour, 24); h < 24; h = nextBit(spec.Hour, h+1, 24) {
+		if h > hour {
+			minute, second = 0, 0
+		}
+		for m := nextBit(spec.Minute, minute, 60); m < 60; m = nextBit(spec.Minute, m+1, 60) {
+			if m > minute {
+				second = 0
+			}
+			if s := nextBit(spec.Second, second, 60); s < 60 {
+				return time.Duration(h*3600+m*60+s) * time.Second, true
+			}
+		}
+		second = 0
+	}
+	return 0, false
+}
+
+// nextBit is the first bit of a set at or after from, or limit.
+func nextBit(set uint64, from, limit int) int {
+	return min(limit, from+bits.TrailingZeros64(set>>from))
 }
 
 // onWall is what a wall clock shows at t, as a time in UTC.

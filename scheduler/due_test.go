@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 	_ "time/tzdata"
+
+	"github.com/robfig/cron/v3"
 )
 
 func zone(t testing.TB, name string) *time.Location {
@@ -465,4 +467,33 @@ func FuzzSchedule(f *testing.F) {
 			at = next
 		}
 	})
+}
+
+// robfig/cron knows no zones' changes, but on a clock without any it is right.
+func TestNextAgreesWithRobfig(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	star := func(text string) string {
+		if rng.IntN(2) == 0 {
+			return "*"
+		}
+		return text
+	}
+	for range 2000 {
+		text := fmt.Sprintf("%s %s %s %s %s %s", pick(rng, 60), star(pick(rng, 60)), star(pick(rng, 24)),
+			star(fmt.Sprint(1+rng.IntN(28))), star(fmt.Sprint(1+rng.IntN(12))), star(fmt.Sprint(rng.IntN(7))))
+		s := schedule(t, text, "UTC")
+		robfig, err := parser.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		robfig.(*cron.SpecSchedule).Location = time.UTC
+		at := time.Date(2026, 1, 1, 0, 0, rng.IntN(365*86400), 0, time.UTC)
+		for range 5 {
+			want := robfig.Next(at)
+			if got := s.Next(at); !got.Equal(want) {
+				t.Fatalf("%q after %v: %v, want %v", text, at, got, want)
+			}
+			at = want
+		}
+	}
 }
