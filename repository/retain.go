@@ -149,26 +149,18 @@ func newestFirst(a, b *Backup) int {
 // decideCluster adds to reasons why backups of one cluster, newest first, are
 // kept.
 func (p Policy) decideCluster(backups []*Backup, now time.Time, reasons map[*Backup][]string) {
-	keep := func(b *Backup, format string, args ...any) {
+	keep := keeper(func(b *Backup, format string, args ...any) {
 		reasons[b] = append(reasons[b], fmt.Sprintf(format, args...))
-	}
-	var past, sound []*Backup
+	})
+	var past []*Backup
 	for _, b := range backups {
 		if b.Manifest.Started.After(now) {
 			keep(b, "dated after now: %s", b.Manifest.Started.UTC().Format(time.RFC3339))
 			continue
 		}
 		past = append(past, b)
-		if doubt(b) == "" {
-			sound = append(sound, b)
-		}
 	}
-	p.applyRules(sound, now, keep)
-	p.applyRules(past, now, func(b *Backup, format string, args ...any) {
-		if why := doubt(b); why != "" {
-			keep(b, format+", but %s", append(args, why)...)
-		}
-	})
+	p.decideAmong(past, now, keep)
 	for _, b := range backups {
 		if b.Hold != nil {
 			keep(b, "%s", b.Hold.why())
@@ -176,9 +168,47 @@ func (p Policy) decideCluster(backups []*Backup, now time.Time, reasons map[*Bac
 	}
 }
 
+// decideAmong lets the rules count what is sound, then what is damaged with it,
+// and then each that is marked with those of its kind. Backups come newest
+// first.
+func (p Policy) decideAmong(backups []*Backup, now time.Time, keep keeper) {
+	damaged := func(b *Backup) bool { return damage(b) != "" }
+	marked := func(b *Backup) bool { return b.Pruned != nil }
+	p.applyRules(without(backups, damaged, marked), now, keep)
+	p.applyRules(without(backups, marked), now, keep.only(func(b *Backup) bool { return damaged(b) }))
+	for _, b := range backups {
+		if !marked(b) {
+			continue
+		}
+		others := []func(*Backup) bool{func(o *Backup) bool { return o != b && marked(o) }}
+		if !damaged(b) {
+			others = append(others, damaged)
+		}
+		p.applyRules(without(backups, others...), now, keep.only(func(o *Backup) bool { return o == b }))
+	}
+}
+
+func without(backups []*Backup, drop ...func(*Backup) bool) []*Backup {
+	return slices.DeleteFunc(slices.Clone(backups), func(b *Backup) bool {
+		return slices.ContainsFunc(drop, func(d func(*Backup) bool) bool { return d(b) })
+	})
+}
+
+// keeper is told of each backup that is kept, and why.
+type keeper func(b *Backup, format string, args ...any)
+
+// only is a keeper for some backups, which says what is wrong with each.
+func (k keeper) only(some func(*Backup) bool) keeper {
+	return func(b *Backup, format string, args ...any) {
+		if some(b) {
+			k(b, format+", but %s", append(args, doubt(b))...)
+		}
+	}
+}
+
 // applyRules calls keep for each backup that a rule keeps, and for the newest
 // and newest proven; backups come newest first.
-func (p Policy) applyRules(backups []*Backup, now time.Time, keep func(b *Backup, format string, args ...any)) {
+func (p Policy) applyRules(backups []*Backup, now time.Time, keep keeper) {
 	if len(backups) > 0 {
 		keep(backups[0], "newest")
 	}
@@ -202,7 +232,7 @@ func (p Policy) applyRules(backups []*Backup, now time.Time, keep func(b *Backup
 	}
 }
 
-func (p Policy) applyRule(r rule, backups []*Backup, keep func(b *Backup, format string, args ...any)) {
+func (p Policy) applyRule(r rule, backups []*Backup, keep keeper) {
 	periods := 0
 	seen := make(map[string]bool) // not only the last: clocks have gone back over midnight
 	for _, b := range backups {
@@ -231,15 +261,24 @@ func (h *Hold) why() string {
 	return "held: " + h.Reason
 }
 
-// doubt says why a backup must not count in place of others, or nothing.
+// doubt says why a backup does not count in place of others.
 func doubt(b *Backup) string {
-	switch p := damageFound(b); {
-	case b.Pruned != nil:
-		return "a prune has marked it"
-	case len(b.Damaged) > 0:
+	if b.Pruned == nil {
+		return damage(b)
+	}
+	if why := damage(b); why != "" {
+		return "a prune has marked it, and " + why
+	}
+	return "a prune has marked it"
+}
+
+// damage says what is wrong with a backup, or nothing.
+func damage(b *Backup) string {
+	if len(b.Damaged) > 0 {
 		return "parts of it are missing or cut"
-	case p != nil:
-		return fmt.Sprintf("found damaged on %s", p.Time.UTC().Format(time.DateOnly))
+	}
+	if p := damageFound(b); p != nil {
+		return "found damaged on " + p.Time.UTC().Format(time.DateOnly)
 	}
 	return ""
 }
