@@ -113,7 +113,13 @@ func TestSaveRefuses(t *testing.T) {
 		}, func(err error) bool { return err != nil && !Denied(err) }},
 		"no permission": {func(func([]byte) error) error {
 			return status.Error(codes.PermissionDenied, "etcdserver: permission denied")
-		}, Denied},
+		}, forWantOfRoot},
+		"no permission, as 3.4 says it": {func(func([]byte) error) error {
+			return status.Error(codes.Unknown, "auth: permission denied")
+		}, forWantOfRoot},
+		"no user, as 3.4 says it": {func(func([]byte) error) error {
+			return status.Error(codes.Unknown, "auth: user name is empty")
+		}, forWantOfRoot},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Save(context.Background(), config(), serve(t, &member{snapshot: c.snapshot}), io.Discard, Options{})
@@ -122,6 +128,10 @@ func TestSaveRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+func forWantOfRoot(err error) bool {
+	return Denied(err) && strings.Contains(err.Error(), "role root only")
 }
 
 func is(target error) func(error) bool {

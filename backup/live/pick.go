@@ -219,10 +219,35 @@ func noneFit(all []Endpoint, passed []string) error {
 // Denied tells an answer that another try won't change: the server does not let
 // the user do it.
 func Denied(err error) bool {
-	code := status.Code(err)
+	code := codeOf(err)
+	return needsRoot(err) || code == codes.PermissionDenied || code == codes.Unauthenticated || code == codes.InvalidArgument
+}
+
+func codeOf(err error) codes.Code {
 	var answer rpctypes.EtcdError
 	if errors.As(err, &answer) {
-		code = answer.Code()
+		return answer.Code()
 	}
-	return code == codes.PermissionDenied || code == codes.Unauthenticated || code == codes.InvalidArgument
+	return status.Code(err)
+}
+
+// rootRefusals are what servers say to a user who may not take a snapshot. 3.4
+// sends its own errors to a stream as they are, without a code
+// (etcdserver/api/v3rpc/maintenance.go).
+var rootRefusals = []string{"permission denied", "user name is empty"}
+
+// needsRoot tells whether a snapshot was refused for want of the role root.
+func needsRoot(err error) bool {
+	var answer interface{ GRPCStatus() *status.Status }
+	var known rpctypes.EtcdError
+	var text string
+	switch {
+	case errors.As(err, &known):
+		text = known.Error()
+	case errors.As(err, &answer):
+		text = answer.GRPCStatus().Message()
+	}
+	return slices.ContainsFunc(rootRefusals, func(refusal string) bool {
+		return text == "auth: "+refusal || text == "etcdserver: "+refusal
+	})
 }

@@ -64,7 +64,11 @@ func Save(ctx context.Context, cfg clientv3.Config, address string, w io.Writer,
 	if err == nil {
 		err = s.verify()
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case needsRoot(err):
+		return Result{}, fmt.Errorf("snapshot from %s: etcd sends one to a user with the role root only: %w", address, err)
+	default:
 		return Result{}, fmt.Errorf("snapshot from %s: %w", address, err)
 	}
 	return Result{Size: s.size, Version: version}, nil

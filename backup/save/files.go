@@ -58,7 +58,7 @@ func Files(ctx context.Context, repo *repository.Repository, cluster, dataDir st
 // while it is read has changed a moment later no more.
 const (
 	maxMoved   = 4 // tries after the first
-	movedPause = 250 * time.Millisecond
+	movedPause = 100 * time.Millisecond
 )
 
 // sleep waits, or ends with the context.
@@ -320,11 +320,19 @@ func (f *filesJob) sumUp() {
 		f.note("the log's last write was cut short and is left out: %v", torn)
 	}
 	for _, snap := range d.Snapshots {
-		if snap.Problem != "" {
+		if snap.Problem != "" && !f.recorded(snap) {
 			f.note("%s is passed over: %s", snap.Path, snap.Problem)
 		}
 	}
 	f.sumUpBackend()
+}
+
+// recorded tells of a snapshot that etcd was making when it was inspected: by
+// now the log knows it.
+func (f *filesJob) recorded(snap datadir.Snapshot) bool {
+	return snap.Index > f.baseIndex() && slices.ContainsFunc(f.report.Snapshots, func(r walcodec.SnapshotRecord) bool {
+		return r.Index == snap.Index
+	})
 }
 
 func (f *filesJob) sumUpBackend() {

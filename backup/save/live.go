@@ -25,7 +25,7 @@ type LiveOptions struct {
 
 // The defaults of [LiveOptions].
 const (
-	DefaultTimeout = 10 * time.Second
+	DefaultTimeout = 5 * time.Second
 	DefaultTries   = 4
 )
 
