@@ -1,0 +1,146 @@
+package fs
+
+import (
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
+)
+
+// tempMark stands in the name of a temporary file between the last part of the
+// key and as much of [rand.Text] as tempRandom says.
+const (
+	tempMark   = "~lifeboat-"
+	tempRandom = 16 // bytes
+)
+
+// errSwept says that somebody took a temporary file, or its folder, before it
+// was locked.
+var errSwept = errors.New("the temporary file was removed by another process")
+
+// maxTries bounds how often a Put begins anew because the folder that it made
+// is removed as empty.
+const maxTries = 1000
+
+// temp is an object in the making.
+type temp struct {
+	store   *Store
+	key     string
+	name    string // of the file, from the root
+	file    *os.File
+	written int64 // bytes
+	flushed int64 // of those, on their way to the disk
+}
+
+// createTemp makes and locks a temporary file for a key. While it is there,
+// nobody can remove its folder.
+func (s *Store) createTemp(key string) (*temp, error) {
+	for try := 1; ; try++ {
+		t, err := s.tryTemp(key)
+		if err == nil {
+			return t, nil
+		}
+		retry := errors.Is(err, errSwept) || errors.Is(err, fs.ErrNotExist) && s.notThere() != errGone
+		if !retry || try == maxTries {
+			s.removeEmptyFolders(path.Dir(key))
+			return nil, err
+		}
+	}
+}
+
+func (s *Store) tryTemp(key string) (*temp, error) {
+	if err := s.makeFolder(path.Dir(key)); err != nil {
+		return nil, err
+	}
+	t := &temp{store: s, key: key, name: key + tempMark + rand.Text()[:tempRandom]}
+	if err := s.before(atomicfile.OpCreate, t.name); err != nil {
+		return nil, err
+	}
+	var err error
+	if t.file, err = s.root.OpenFile(t.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+		return nil, err
+	}
+	if err := t.lock(); err != nil {
+		t.discard()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (s *Store) makeFolder(folder string) error {
+	if folder == "." {
+		return nil
+	}
+	if err := s.before(atomicfile.OpMkdir, folder); err != nil {
+		return err
+	}
+	err := s.root.MkdirAll(folder, 0o700)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, fs.ErrExist) {
+		return errors.New("a part of its key is an object itself, and a directory can't hold both")
+	}
+	return err
+}
+
+// lock tells a sweep that the file's writer lives. On file systems without
+// locks only the file's age does.
+func (t *temp) lock() error {
+	switch err := flock(t.file); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return errSwept
+	case err != nil && !lacksLocks(err):
+		return &os.PathError{Op: "lock", Path: t.name, Err: err}
+	}
+	named, err := t.store.root.Lstat(t.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errSwept
+	}
+	if err != nil {
+		return err
+	}
+	own, err := t.file.Stat()
+	if err == nil && !os.SameFile(named, own) {
+		err = errSwept
+	}
+	return err
+}
+
+// flock locks a file without waiting.
+func flock(f *os.File) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+func lacksLocks(err error) bool {
+	return errors.Is(err, unix.ENOLCK) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EINVAL)
+}
+
+// discard removes the temporary name, and the folders that are then empty. What
+// it can't remove, a sweep finds.
+func (t *temp) discard() {
+	if t.file == nil {
+		return
+	}
+	if t.store.removeFile(t.name) == nil {
+		t.store.removeEmptyFolders(path.Dir(t.name))
+	}
+	t.file.Close()
+	t.file = nil
+}
+
+// tempKey returns the key that a temporary file was made for.
+func tempKey(name string) (key string, ok bool) {
+	at := strings.LastIndex(name, tempMark)
+	if at <= 0 || len(name) != at+len(tempMark)+tempRandom {
+		return "", false
+	}
+	return name[:at], true
+}
