@@ -14,7 +14,7 @@
 //	clusters/NAME/backups/ID/db.zst[.age]      a part, and so on for each
 //	clusters/NAME/backups/ID/proofs/TIME.json  one for each verification
 //	clusters/NAME/backups/ID/hold.json         not pruned while it is there
-//	clusters/NAME/backups/ID/pruned.json       a removal is under way
+//	clusters/NAME/backups/ID/pruned/TIME.json  a removal is under way
 //
 // A part decompresses with zstd, after age where it is encrypted: no Lifeboat
 // is needed to read a backup.

@@ -1,10 +1,16 @@
 package repository
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
+	"path"
+	"regexp"
+	"slices"
 	"strconv"
 	"time"
+
+	"github.com/etcd-lifeboat/lifeboat/storage"
 )
 
 // Kind is how a backup was taken.
@@ -176,4 +182,83 @@ func (b *Backup) Part(name string) (Part, error) {
 // key is where an object of the backup lies.
 func (b *Backup) key(name string) string {
 	return backupPrefix(b.Manifest.Cluster, b.Manifest.ID) + name
+}
+
+// The only ways in which format 1 stores parts.
+const (
+	compressionZstd = "zstd"
+	encryptionAge   = "age"
+)
+
+var roles = []Role{RoleDB, RoleSnap, RoleWAL, RoleInclude}
+
+func checkRole(r Role) error {
+	if !slices.Contains(roles, r) {
+		return fmt.Errorf("role %q: want one of %v", r, roles)
+	}
+	return nil
+}
+
+// check says what no manifest of this format holds.
+func (b *Backup) check() error {
+	m := &b.Manifest
+	began, err := idBegan(m.ID)
+	if err := errors.Join(err, CheckCluster(m.Cluster), checkLabels(m.Labels)); err != nil {
+		return err
+	}
+	switch {
+	case m.Kind != Live && m.Kind != Files:
+		return fmt.Errorf("kind %q: want %s or %s", m.Kind, Live, Files)
+	case !m.Started.Truncate(time.Second).Equal(began):
+		return fmt.Errorf("started %s, but the id is %s", m.Started.Format(time.RFC3339), m.ID)
+	case m.Finished.Before(m.Started):
+		return fmt.Errorf("finished %v before it started", m.Started.Sub(m.Finished))
+	case m.Compression != compressionZstd:
+		return fmt.Errorf("compression %q", m.Compression)
+	case m.Encryption != "" && m.Encryption != encryptionAge:
+		return fmt.Errorf("encryption %q", m.Encryption)
+	case (m.Encryption == "") != (len(m.Recipients) == 0):
+		return fmt.Errorf("encryption %q for %d recipients", m.Encryption, len(m.Recipients))
+	}
+	return checkParts(m.Parts)
+}
+
+func checkParts(parts []Part) error {
+	names, objects := map[string]bool{}, map[string]bool{}
+	for _, p := range parts {
+		if err := p.check(); err != nil {
+			return fmt.Errorf("part %q: %w", p.Name, err)
+		}
+		if names[p.Name] || objects[p.Object] {
+			return fmt.Errorf("part %q: it is there twice", p.Name)
+		}
+		names[p.Name], objects[p.Object] = true, true
+	}
+	for name := range names {
+		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+			if names[dir] {
+				return fmt.Errorf("part %q: %q can't be a file and a folder", name, dir)
+			}
+		}
+	}
+	return nil
+}
+
+var sha256Pattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+func (p Part) check() error {
+	if err := errors.Join(checkPartName(p.Name), checkRole(p.Role), storage.CheckKey(p.Object)); err != nil {
+		return err
+	}
+	switch {
+	case !isPartObject(p.Object):
+		return fmt.Errorf("object %q is not the name of a part's", p.Object)
+	case p.Size < 0 || p.StoredSize <= 0:
+		return fmt.Errorf("sizes %d and %d", p.Size, p.StoredSize)
+	case !sha256Pattern.MatchString(p.SHA256), !sha256Pattern.MatchString(p.StoredSHA256):
+		return fmt.Errorf("SHA-256 %q and %q", p.SHA256, p.StoredSHA256)
+	case p.Mode > FileMode(fs.ModePerm):
+		return fmt.Errorf("mode %o has more than permissions", uint32(p.Mode))
+	}
+	return nil
 }

@@ -1,7 +1,6 @@
 package repository
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -42,6 +41,8 @@ const (
 	ResultDamaged  Result = "damaged"  // it found what must not be
 	ResultUnproven Result = "unproven" // it could not run, or not to its end
 )
+
+var results = []Result{ResultPassed, ResultDamaged, ResultUnproven}
 
 // Proof is what one verification of a backup found.
 type Proof struct {
@@ -98,6 +99,6 @@ func (r *Repository) AddProof(ctx context.Context, b *Backup, p Proof) error {
 		return fmt.Errorf("add a proof: %w", err)
 	}
 	b.Proofs = append(b.Proofs, p)
-	slices.SortStableFunc(b.Proofs, func(x, y Proof) int { return cmp.Compare(x.Time.UnixNano(), y.Time.UnixNano()) })
+	sortProofs(b.Proofs)
 	return nil
 }

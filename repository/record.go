@@ -147,10 +147,16 @@ func putSealed(ctx context.Context, s storage.Store, key string, sealed []byte) 
 	if !errors.Is(err, storage.ErrExist) {
 		return err
 	}
-	if there, readErr := readAll(ctx, s, key); readErr == nil && bytes.Equal(there, sealed) {
+	if sameBytes(ctx, s, key, sealed) {
 		return nil
 	}
 	return err
+}
+
+// sameBytes tells whether the object at key is readable and holds exactly data.
+func sameBytes(ctx context.Context, s storage.Store, key string, data []byte) bool {
+	there, err := readAll(ctx, s, key)
+	return err == nil && bytes.Equal(there, data)
 }
 
 // getRecord reads the record at key into v and returns its digest.

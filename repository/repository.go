@@ -17,8 +17,8 @@ const (
 	clustersDir   = "clusters/"
 	manifestName  = "manifest.json"
 	holdName      = "hold.json"
-	prunedName    = "pruned.json"
 	proofDir      = "proofs/"
+	prunedDir     = "pruned/"
 )
 
 // Repository is backups in a store. Its methods may be called at once, from
@@ -68,11 +68,12 @@ func checkEmpty(ctx context.Context, s storage.Store) error {
 	if !errors.Is(err, storage.ErrNotExist) {
 		return err
 	}
-	for o, err := range s.List(ctx, "") {
-		if err != nil {
-			return err
-		}
-		return fmt.Errorf("other things are there: %s", o.Key)
+	found, err := survey(ctx, s)
+	switch {
+	case err != nil:
+		return err
+	case !found.empty():
+		return fmt.Errorf("the place is not empty: %s", found)
 	}
 	return nil
 }
@@ -83,12 +84,21 @@ func Open(ctx context.Context, s storage.Store) (*Repository, error) {
 	r := &Repository{store: s}
 	_, err := getRecord(ctx, s, repositoryKey, kindRepository, &r.head)
 	if errors.Is(err, storage.ErrNotExist) {
-		err = ErrNotRepository
+		err = describeOther(ctx, s)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", s, err)
 	}
 	return r, nil
+}
+
+// describeOther says what a place is that is no repository.
+func describeOther(ctx context.Context, s storage.Store) error {
+	found, err := survey(ctx, s)
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %s", ErrNotRepository, found)
 }
 
 // ID is the random id that the repository got when it was made.
@@ -103,13 +113,6 @@ func (r *Repository) String() string { return r.store.String() }
 func backupsPrefix(cluster string) string { return clustersDir + cluster + "/backups/" }
 
 func backupPrefix(cluster, id string) string { return backupsPrefix(cluster) + id + "/" }
-
-const idTime = "20060102T150405Z"
-
-// newID returns an id of six random characters for a time.
-func newID(t time.Time) string {
-	return t.UTC().Format(idTime) + "-" + strings.ToLower(rand.Text()[:6])
-}
 
 // stamp is a time as records keep it.
 func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }

@@ -1,0 +1,127 @@
+package repository
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/etcd-lifeboat/lifeboat/storage"
+	"github.com/etcd-lifeboat/lifeboat/storage/storagetest"
+)
+
+// newRepository makes an empty repository in memory.
+func newRepository(t *testing.T) (*Repository, *storagetest.Memory) {
+	t.Helper()
+	store := storagetest.NewMemory()
+	return initIn(t, store), store
+}
+
+func initIn(t *testing.T, store storage.Store) *Repository {
+	t.Helper()
+	repo, err := Init(t.Context(), store, InitOptions{Tool: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return repo
+}
+
+// put writes data as a part would be written.
+func put(data []byte) func(context.Context, io.Writer) error {
+	return func(_ context.Context, w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	}
+}
+
+// noise is n bytes, half of which compress.
+func noise(n int, seed uint64) []byte {
+	data, source := make([]byte, n), rand.New(rand.NewPCG(seed, 1))
+	for i := range data {
+		if i%2 == 0 {
+			data[i] = byte(source.Uint32())
+		}
+	}
+	return data
+}
+
+// contents are the plain bytes of a backup's parts, by name.
+type contents map[string][]byte
+
+var small = contents{
+	"db": noise(3<<20+77, 1),
+	"member/wal/0000000000000000-0000000000000000.wal": noise(100, 2),
+	"include/etc/kubernetes/pki/ca.crt":                 {},
+}
+
+func (c contents) role(name string) Role {
+	switch {
+	case name == "db":
+		return RoleDB
+	case filepath.Ext(name) == ".wal":
+		return RoleWAL
+	}
+	return RoleInclude
+}
+
+// save takes a backup of one cluster.
+func save(ctx context.Context, repo *Repository, cluster string, c contents, o DraftOptions) (*Backup, error) {
+	d, err := repo.Begin(ctx, cluster, o)
+	if err != nil {
+		return nil, err
+	}
+	for name, data := range c {
+		if _, err := d.Put(ctx, Part{Name: name, Role: c.role(name)}, put(data)); err != nil {
+			return nil, err
+		}
+	}
+	return d.Commit(ctx, Manifest{Kind: Files, Tool: "test"})
+}
+
+func mustSave(t *testing.T, repo *Repository, cluster string, c contents, o DraftOptions) *Backup {
+	t.Helper()
+	b, err := save(t.Context(), repo, cluster, c, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// mustHold compares a backup with what it should hold.
+func mustHold(t *testing.T, repo *Repository, b *Backup, ids Identities, c contents) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := repo.Load(t.Context(), b, dir, ids, LoadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	err := filepath.WalkDir(dir, func(_ string, e os.DirEntry, err error) error {
+		if !e.IsDir() {
+			n++
+		}
+		return err
+	})
+	if err != nil || n != len(c) {
+		t.Fatalf("%d files, %v, want %d", n, err, len(c))
+	}
+	for name, want := range c {
+		got, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("%s: %d bytes, %v; want %d others", name, len(got), err, len(want))
+		}
+	}
+}
+
+func TestSaveThenLoad(t *testing.T) {
+	repo, _ := newRepository(t)
+	b := mustSave(t, repo, "prod", small, DraftOptions{})
+	mustHold(t, repo, b, Identities{}, small)
+	found, _, err := repo.Find(t.Context(), Selector{})
+	if err != nil || found.Digest() != b.Digest() {
+		t.Fatalf("found %v, %v", found, err)
+	}
+	mustHold(t, repo, found, Identities{}, small)
+}
