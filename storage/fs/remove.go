@@ -30,7 +30,19 @@ func (s *Store) delete(ctx context.Context, key string) error {
 	if err := s.removeFile(key); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return explain(err)
 	}
-	return explain(s.syncDir(s.removeEmptyFolders(path.Dir(key))))
+	return explain(s.syncRemoval(s.removeEmptyFolders(path.Dir(key))))
+}
+
+// syncRemoval makes durable that something is no longer in a folder, or that
+// this is no longer there either.
+func (s *Store) syncRemoval(folder string) error {
+	for {
+		err := s.syncDir(folder)
+		if !errors.Is(err, fs.ErrNotExist) || folder == "." {
+			return err
+		}
+		folder = path.Dir(folder)
+	}
 }
 
 // removeEmptyFolders removes folder and those above it as far as nothing is in

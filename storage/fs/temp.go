@@ -3,6 +3,7 @@ package fs
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -20,9 +21,9 @@ const (
 	tempRandom = 16 // bytes
 )
 
-// errSwept says that somebody took a temporary file, or its folder, before it
+// errSwept says that somebody removed a temporary file, or its folder, before it
 // was locked.
-var errSwept = errors.New("the temporary file was removed by another process")
+var errSwept = errors.New("other processes keep removing its folder or temporary file")
 
 // maxTries bounds how often a Put begins anew because the folder that it made
 // is removed as empty.
@@ -81,10 +82,15 @@ func (s *Store) makeFolder(folder string) error {
 		return err
 	}
 	err := s.root.MkdirAll(folder, 0o700)
-	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, fs.ErrExist) {
-		return errors.New("a part of its key is an object itself, and a directory can't hold both")
+	if !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, fs.ErrExist) {
+		return err
 	}
-	return err
+	for ; folder != "."; folder = path.Dir(folder) {
+		if info, err := s.root.Lstat(folder); err == nil && !info.IsDir() {
+			return fmt.Errorf("%s is an object itself, and a directory can't hold both", folder)
+		}
+	}
+	return errSwept // one of them was there, but is no longer
 }
 
 // lock tells a sweep that the file's writer lives. On file systems without
