@@ -14,13 +14,13 @@ import (
 )
 
 // newRepository makes an empty repository in memory.
-func newRepository(t *testing.T) (*Repository, *storagetest.Memory) {
+func newRepository(t testing.TB) (*Repository, *storagetest.Memory) {
 	t.Helper()
 	store := storagetest.NewMemory()
 	return initIn(t, store), store
 }
 
-func initIn(t *testing.T, store storage.Store) *Repository {
+func initIn(t testing.TB, store storage.Store) *Repository {
 	t.Helper()
 	repo, err := Init(t.Context(), store, InitOptions{Tool: "test"})
 	if err != nil {
@@ -51,10 +51,10 @@ func noise(n int, seed uint64) []byte {
 // contents are the plain bytes of a backup's parts, by name.
 type contents map[string][]byte
 
-var small = contents{
+var sample = contents{
 	"db": noise(3<<20+77, 1),
 	"member/wal/0000000000000000-0000000000000000.wal": noise(100, 2),
-	"include/etc/kubernetes/pki/ca.crt":                 {},
+	"include/etc/kubernetes/pki/ca.crt":                {},
 }
 
 func (c contents) role(name string) Role {
@@ -67,8 +67,8 @@ func (c contents) role(name string) Role {
 	return RoleInclude
 }
 
-// save takes a backup of one cluster.
-func save(ctx context.Context, repo *Repository, cluster string, c contents, o DraftOptions) (*Backup, error) {
+// saveAll takes a backup of one cluster.
+func saveAll(ctx context.Context, repo *Repository, cluster string, c contents, o DraftOptions) (*Backup, error) {
 	d, err := repo.Begin(ctx, cluster, o)
 	if err != nil {
 		return nil, err
@@ -81,17 +81,17 @@ func save(ctx context.Context, repo *Repository, cluster string, c contents, o D
 	return d.Commit(ctx, Manifest{Kind: Files, Tool: "test"})
 }
 
-func mustSave(t *testing.T, repo *Repository, cluster string, c contents, o DraftOptions) *Backup {
+func mustSave(t testing.TB, repo *Repository, cluster string, c contents, o DraftOptions) *Backup {
 	t.Helper()
-	b, err := save(t.Context(), repo, cluster, c, o)
+	b, err := saveAll(t.Context(), repo, cluster, c, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
-// mustHold compares a backup with what it should hold.
-func mustHold(t *testing.T, repo *Repository, b *Backup, ids Identities, c contents) {
+// mustLoad compares a backup with what it should hold.
+func mustLoad(t testing.TB, repo *Repository, b *Backup, ids Identities, c contents) {
 	t.Helper()
 	dir := t.TempDir()
 	if err := repo.Load(t.Context(), b, dir, ids, LoadOptions{}); err != nil {
@@ -117,11 +117,11 @@ func mustHold(t *testing.T, repo *Repository, b *Backup, ids Identities, c conte
 
 func TestSaveThenLoad(t *testing.T) {
 	repo, _ := newRepository(t)
-	b := mustSave(t, repo, "prod", small, DraftOptions{})
-	mustHold(t, repo, b, Identities{}, small)
+	b := mustSave(t, repo, "prod", sample, DraftOptions{})
+	mustLoad(t, repo, b, Identities{}, sample)
 	found, _, err := repo.Find(t.Context(), Selector{})
 	if err != nil || found.Digest() != b.Digest() {
 		t.Fatalf("found %v, %v", found, err)
 	}
-	mustHold(t, repo, found, Identities{}, small)
+	mustLoad(t, repo, found, Identities{}, sample)
 }
