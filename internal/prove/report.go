@@ -6,37 +6,29 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/etcd-lifeboat/lifeboat/repository"
 	"github.com/etcd-lifeboat/lifeboat/snapcodec"
 	"github.com/etcd-lifeboat/lifeboat/walcodec"
 )
 
 // Level is how far a verification goes; each includes those before it.
-type Level string
+type Level = repository.Level
 
 // The levels.
 const (
-	Digest    Level = "digest"    // every checksum that is stored beside the data
-	Structure Level = "structure" // every record decodes; log, snapshot and backend agree
-	Boot      Level = "boot"      // a copy boots with the keys that the log says
+	Digest    = repository.Digest    // every checksum that is stored beside the data
+	Structure = repository.Structure // every record decodes; log, snapshot and backend agree
+	Boot      = repository.Boot      // a copy boots with the keys that the log says
 )
 
-// ParseLevel reads the name of a level.
-func ParseLevel(name string) (Level, error) {
-	switch l := Level(name); l {
-	case Digest, Structure, Boot:
-		return l, nil
-	}
-	return "", fmt.Errorf("level %q: want digest, structure or boot", name)
-}
-
 // Result is how a check ended.
-type Result string
+type Result = repository.Result
 
 // The results of a check, and of all of them together: the worst.
 const (
-	Passed   Result = "passed"
-	Damaged  Result = "damaged" // it found what must not be
-	Unproven Result = "unproven"
+	Passed   = repository.ResultPassed
+	Damaged  = repository.ResultDamaged // it found what must not be
+	Unproven = repository.ResultUnproven
 )
 
 // Check is one thing that was looked at.
