@@ -30,7 +30,7 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Objec
 			if err != nil {
 				return fail(err)
 			}
-			return isTemp(name) || yield(describe(name, info), nil)
+			return isTemp(name) || ofNFS(name) || yield(describe(name, info), nil)
 		})
 	}
 }

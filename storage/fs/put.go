@@ -53,6 +53,8 @@ func (s *Store) put(ctx context.Context, key string, body io.Reader, o storage.P
 func (s *Store) mayPut(ctx context.Context, key string, o storage.PutOptions) error {
 	_, err := s.stat(ctx, key)
 	switch {
+	case ofNFS(key):
+		return errors.New("such names are those of NFS for files that were removed while open")
 	case err == nil && o.CreateOnly:
 		return storage.ErrExist
 	case errors.Is(err, storage.ErrNotExist):

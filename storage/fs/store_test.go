@@ -318,6 +318,23 @@ func TestForeignThings(t *testing.T) {
 	}
 }
 
+// What NFS keeps of a file that was removed while open is nobody's object.
+func TestLeftoversOfNFS(t *testing.T) {
+	s := newStore(t)
+	const name = ".nfs00000000012c4f1a00000003"
+	mustPut(t, s, "a/b", "text")
+	if err := os.WriteFile(filepath.Join(s.dir, "a", name), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := list(s, ""); err != nil || !slices.Equal(keys, []string{"a/b"}) {
+		t.Errorf("list: %q, %v", keys, err)
+	}
+	if err := put(s, "b/"+name, "text", create); err == nil {
+		t.Error("an object was stored that no list shows")
+	}
+	mustPut(t, s, "b/.nfs", "text")
+}
+
 func TestSpecialFiles(t *testing.T) {
 	s := newStore(t)
 	mustPut(t, s, "a", "text")

@@ -41,6 +41,16 @@ func (s *Store) Sweep(ctx context.Context, prefix string, before time.Time) (int
 
 // sweepFile removes a temporary file if its writer is dead.
 func (s *Store) sweepFile(name string) (removed bool, err error) {
+	removed, err = s.removeDead(name)
+	if removed {
+		s.removeEmptyFolders(path.Dir(name))
+	}
+	return removed, err
+}
+
+// removeDead removes a temporary file that it can lock. It does so while it has
+// the lock: else a writer that has just made the file could still get it.
+func (s *Store) removeDead(name string) (removed bool, err error) {
 	f, err := s.root.OpenFile(name, os.O_RDWR|unix.O_NONBLOCK, 0) // to lock it, NFS wants write access
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -52,16 +62,12 @@ func (s *Store) sweepFile(name string) (removed bool, err error) {
 	switch err := flock(f); {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return false, nil
-	case err != nil && !lacksLocks(err):
+	case err != nil && !lacksLocks(err): // where there are no locks, its age must do
 		return false, &os.PathError{Op: "lock", Path: name, Err: err}
 	}
 	err = s.removeFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	if err != nil {
-		return false, explain(err)
-	}
-	s.removeEmptyFolders(path.Dir(name))
-	return true, nil
+	return err == nil, explain(err)
 }

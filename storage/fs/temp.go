@@ -135,11 +135,11 @@ func (t *temp) discard() {
 	if t.file == nil {
 		return
 	}
+	t.file.Close() // first: NFS renames what is open to .nfs… instead of removing it
+	t.file = nil
 	if t.store.removeFile(t.name) == nil {
 		t.store.removeEmptyFolders(path.Dir(t.name))
 	}
-	t.file.Close()
-	t.file = nil
 }
 
 // tempKey returns the key that a temporary file was made for.
@@ -149,4 +149,11 @@ func tempKey(name string) (key string, ok bool) {
 		return "", false
 	}
 	return name[:at], true
+}
+
+// ofNFS tells names that an NFS client gives to files that were removed while
+// open: ".nfs", a file number and a counter, in hex.
+func ofNFS(name string) bool {
+	digits, ok := strings.CutPrefix(path.Base(name), ".nfs")
+	return ok && len(digits) == 24 && strings.Trim(digits, "0123456789abcdef") == ""
 }
