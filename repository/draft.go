@@ -101,15 +101,15 @@ func (d *Draft) Put(ctx context.Context, part Part, write func(context.Context, 
 	defer context.AfterFunc(d.ended, func() { cancel(errEnded) })()
 
 	part = Part{Name: part.Name, Object: object, Role: part.Role, Mode: part.Mode}
-	part, err = d.sealer.put(ctx, d.repo.store, d.key(object), part, write)
+	sealed, err := d.sealer.put(ctx, d.repo.store, d.key(object), part, write)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err != nil {
 		delete(d.parts, part.Name)
 		return Part{}, fmt.Errorf("put %s: %w", part.Name, err)
 	}
-	d.parts[part.Name] = part
-	return part, nil
+	d.parts[part.Name] = sealed
+	return sealed, nil
 }
 
 // reserve takes a part's name and returns that of its object, which no other
