@@ -141,24 +141,51 @@ func (e *sourceError) Unwrap() error { return e.cause }
 
 // receive stores a snapshot of the member at address, and reads on the way what
 // it is of.
-func (l *liveJob) receive(ctx context.Context, address string) (info snapcodec.Image, err error) {
+func (l *liveJob) receive(ctx context.Context, address string) (snapcodec.Image, error) {
+	in := imageWriter{Inspector: snapcodec.NewInspector(snapcodec.DBOptions{Name: "snapshot from " + address})}
+	var image snapcodec.Image
 	part := repository.Part{Name: "db", Role: repository.RoleDB}
-	err = l.put(ctx, part, func(ctx context.Context, w io.Writer) error {
-		image := snapcodec.NewInspector(snapcodec.DBOptions{Name: "snapshot"})
-		_, err := live.Save(ctx, l.cfg, address, io.MultiWriter(w, image), live.Options{Stall: l.o.Stall})
-		var write *live.WriteError
-		switch {
-		case errors.As(err, &write) || ctx.Err() != nil:
+	err := l.put(ctx, part, func(ctx context.Context, w io.Writer) error {
+		in.w = w
+		if err := l.pass(ctx, address, &in); err != nil {
 			return err
-		case err != nil:
-			return &sourceError{err}
 		}
-		if info, err = image.Finish(); err != nil {
-			return &sourceError{fmt.Errorf("snapshot from %s: %w", address, err)}
+		var err error
+		if image, err = in.Finish(); err != nil {
+			return &sourceError{err}
 		}
 		return nil
 	})
-	return info, err
+	return image, err
+}
+
+// pass hands on what the member sends. Its errors are told from those of the
+// writer.
+func (l *liveJob) pass(ctx context.Context, address string, in *imageWriter) error {
+	_, err := live.Save(ctx, l.cfg, address, in, live.Options{Stall: l.o.Stall})
+	var write *live.WriteError
+	switch {
+	case in.bad != nil:
+		return &sourceError{in.bad}
+	case err == nil || ctx.Err() != nil || errors.As(err, &write):
+		return err
+	}
+	return &sourceError{err}
+}
+
+// imageWriter writes an image that is inspected on the way.
+type imageWriter struct {
+	*snapcodec.Inspector
+	w   io.Writer
+	bad error // the image is none
+}
+
+func (i *imageWriter) Write(p []byte) (int, error) {
+	if n, err := i.w.Write(p); err != nil {
+		return n, err
+	}
+	_, i.bad = i.Inspector.Write(p)
+	return len(p), i.bad
 }
 
 // sumUp writes down what came.

@@ -230,7 +230,7 @@ func TestLiveTriesAgain(t *testing.T) {
 			<-release
 			return err
 		},
-		"it is no backend": inParts(sealed(40960)),
+		"it is no backend": inParts(sealed(200_000)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
