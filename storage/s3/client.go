@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -22,6 +23,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go/logging"
+	"golang.org/x/sys/unix"
 )
 
 const defaultRegion = "us-east-1"
@@ -94,32 +96,51 @@ func (s *Store) roots() (*x509.CertPool, error) {
 // dialing makes connections that notice a server that went silent. They speak
 // HTTP/1.1, so that parts sent side by side have a connection each.
 func (s *Store) dialing(stall time.Duration) func(*http.Transport) {
-	dialer := &net.Dialer{Timeout: s.limits.dial}
+	dialer := &net.Dialer{Timeout: s.limits.dial, Control: sendLate}
 	return func(t *http.Transport) {
 		t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			conn, err := dialer.DialContext(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}
-			return &stallConn{conn, stall}, nil
+			return &stallConn{Conn: conn, limit: stall}, nil
 		}
 		t.TLSHandshakeTimeout = s.limits.dial
 		t.ForceAttemptHTTP2 = false
 	}
 }
 
+// sendLate has the kernel take no more than a little beyond what is under way,
+// so that the end of a Write is near that of its transport: else an answer could
+// seem late while megabytes still wait for a slow line. Kernels that can't are
+// no error.
+func sendLate(_, _ string, conn syscall.RawConn) error {
+	return conn.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 128<<10)
+	})
+}
+
 // stallConn fails once nothing has moved in either direction for a time: the
 // kernel alone would wait for a quarter of an hour on unacknowledged bytes.
 type stallConn struct {
 	net.Conn
-	stall time.Duration
+	limit   time.Duration
+	stalled atomic.Bool
 }
 
+// stallError is a timeout to net/http.
+type stallError struct{ limit time.Duration }
+
+func (e *stallError) Error() string   { return fmt.Sprintf("it was silent for %v", e.limit) }
+func (e *stallError) Timeout() bool   { return true }
+func (e *stallError) Temporary() bool { return true }
+
 func (c *stallConn) Read(p []byte) (int, error) {
-	if err := c.SetDeadline(time.Now().Add(c.stall)); err != nil {
-		return 0, err
+	if err := c.SetDeadline(time.Now().Add(c.limit)); err != nil {
+		return 0, c.name(err)
 	}
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p)
+	return n, c.name(err)
 }
 
 // Write sends in pieces, since each byte sent moves the deadline, also that of
@@ -127,14 +148,26 @@ func (c *stallConn) Read(p []byte) (int, error) {
 func (c *stallConn) Write(p []byte) (n int, err error) {
 	const piece = 64 << 10
 	for err == nil && n < len(p) {
-		if err = c.SetDeadline(time.Now().Add(c.stall)); err != nil {
-			return n, err
+		if err = c.SetDeadline(time.Now().Add(c.limit)); err != nil {
+			break
 		}
 		var sent int
 		sent, err = c.Conn.Write(p[n:min(n+piece, len(p))])
 		n += sent
 	}
-	return n, err
+	return n, c.name(err)
+}
+
+// name replaces the error of a deadline, and what follows when the other
+// direction has met it first.
+func (c *stallConn) name(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.stalled.Store(true)
+	}
+	if err != nil && c.stalled.Load() {
+		return &stallError{c.limit}
+	}
+	return err
 }
 
 // httpClient remembers whether the server has ever answered, and recognises the

@@ -9,7 +9,7 @@
 //
 // A body that fits one part is sent in one request, a longer one as a multipart
 // upload. All Puts of a [Store] share its part buffers: Options.PartSize times
-// one more than Options.Concurrency, 32 MiB by default.
+// one more than Options.Concurrency, 24 MiB by default.
 //
 // # Create-only
 //

@@ -186,8 +186,6 @@ func (s *Store) explainConnection(err error) (text string, kind error) {
 		return server + ": its certificate is not valid: " + last(verify), storage.ErrUnreachable
 	case errors.As(err, &dns) && dns.IsNotFound && strings.HasPrefix(dns.Name, s.o.Bucket+"."):
 		return fmt.Sprintf("there is no host %s; give path-style=true if the server has its buckets in the path", dns.Name), storage.ErrUnreachable
-	case errors.As(err, &network) && network.Timeout():
-		return server + ": silent for too long: " + last(err), storage.ErrUnreachable
 	case errors.As(err, &send), errors.As(err, &network), errors.As(err, new(*brokenOff)):
 		return server + ": " + last(err), storage.ErrUnreachable
 	}

@@ -83,9 +83,9 @@ func (u *upload) send(ctx context.Context, buf *[]byte, next []byte, body *sourc
 	g.Go(func() error { // reads
 		n, more := len(*buf), true
 		for number := int32(1); ; number++ {
-			if number > maxParts {
+			if number > u.s.limits.parts {
 				u.s.buffers.giveBack(buf)
-				return fmt.Errorf("it has more than %d parts of %d bytes: give a larger part size", maxParts, u.s.o.PartSize)
+				return fmt.Errorf("it has more than %d parts of %d bytes: give a larger part size", u.s.limits.parts, u.s.o.PartSize)
 			}
 			u.crc = crc32.Update(u.crc, castagnoli, (*buf)[:n])
 			u.size += int64(n)

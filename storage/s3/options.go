@@ -22,7 +22,7 @@ const (
 )
 
 const (
-	defaultPartSize    = 8 << 20 // bytes
+	defaultPartSize    = 6 << 20 // bytes
 	minPartSize        = 5 << 20 // bytes; S3 refuses smaller parts, but for the last
 	maxPartSize        = 5 << 30 // bytes
 	defaultConcurrency = 3
@@ -48,8 +48,8 @@ type Options struct {
 
 	// PartSize and Concurrency bound the memory of a Put: one part more than
 	// are sent at a time. An object has at most 10,000 parts, so PartSize also
-	// bounds its size: 78 GiB by default.
-	PartSize    int64 // bytes; 0: 8 MiB, at least 5 MiB
+	// bounds its size: 58 GiB by default.
+	PartSize    int64 // bytes; 0: 6 MiB, at least 5 MiB
 	Concurrency int   // parts that one Put sends at a time; 0: 3
 }
 

@@ -140,10 +140,15 @@ func (w *write) single(ctx context.Context, data []byte) error {
 		}
 		in.ObjectLockMode, in.ObjectLockRetainUntilDate = w.s.newLock()
 		in.ChecksumCRC32C, in.ContentMD5 = w.s.digests(data)
-		_, err := w.s.client.PutObject(ctx, in)
+		_, err := w.s.client.PutObject(ctx, in, askFirst)
 		return err
 	})
 }
+
+// askFirst waits for a nod before a body that is more than a few packets: a
+// server that refuses a condition may close the connection on what it won't
+// read, and its answer is lost with it.
+func askFirst(o *awss3.Options) { o.ContinueHeaderThresholdBytes = ahead }
 
 func (w *write) metadata() map[string]string { return map[string]string{tokenName: w.token} }
 

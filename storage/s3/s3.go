@@ -40,6 +40,7 @@ type limits struct {
 	dial     time.Duration // for a connection
 	stall    time.Duration // without a byte in either direction
 	patience time.Duration // the same, while the server joins parts
+	parts    int32         // of an object
 	tries    int           // of a request
 	early    int           // of a request before the server has ever answered
 	backoff  time.Duration // between tries, at most
@@ -52,6 +53,7 @@ func defaultLimits() limits {
 		dial:     10 * time.Second,
 		stall:    45 * time.Second,
 		patience: 10 * time.Minute,
+		parts:    maxParts,
 		tries:    8,
 		early:    3,
 		backoff:  15 * time.Second,

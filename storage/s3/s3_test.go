@@ -16,7 +16,7 @@ import (
 func quick() limits {
 	return limits{
 		dial: 5 * time.Second, stall: 2 * time.Second, patience: 4 * time.Second,
-		tries: 5, early: 2, backoff: 300 * time.Millisecond, settle: 50 * time.Millisecond, cleanup: 5 * time.Second,
+		parts: maxParts, tries: 5, early: 2, backoff: 300 * time.Millisecond, settle: 50 * time.Millisecond, cleanup: 5 * time.Second,
 	}
 }
 
