@@ -56,7 +56,7 @@ func (b *Backup) open(ctx context.Context, p Part, ids Identities) (*partReader,
 	}
 	if err == nil {
 		r.zstd, err = zstd.NewReader(from, zstd.WithDecoderConcurrency(workers),
-			zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+			zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow), zstd.IgnoreChecksum(true))
 	}
 	if err != nil {
 		return nil, errors.Join(err, r.Close())

@@ -10,6 +10,7 @@ import (
 	"hash"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 
 	"filippo.io/age"
@@ -18,18 +19,20 @@ import (
 	"github.com/etcd-lifeboat/lifeboat/storage"
 )
 
-// Compression is how hard to compress; the zero value balances speed and size.
+// Compression is how hard to compress; the zero value is fast.
+//
+// On backends of Kubernetes and of plain keys alike, what zstd calls its
+// default level is half as fast as CompressFast and makes nothing smaller, and
+// what is above CompressBetter gains a thousandth.
 type Compression int
 
 // The compressions.
 const (
-	CompressDefault Compression = iota
-	CompressFastest
-	CompressBetter
-	CompressBest
+	CompressFast   Compression = iota
+	CompressBetter             // 2 to 6 percent smaller, at three times the work
 )
 
-var compressions = []string{"default", "fastest", "better", "best"}
+var compressions = []string{"fast", "better"}
 
 // String is the name of c.
 func (c Compression) String() string {
@@ -39,24 +42,20 @@ func (c Compression) String() string {
 	return compressions[c]
 }
 
-// ParseCompression reads the name of a compression; an empty one is the
-// default.
+// ParseCompression reads the name of a compression; an empty one is fast.
 func ParseCompression(name string) (Compression, error) {
 	if name == "" {
-		return CompressDefault, nil
+		return CompressFast, nil
 	}
 	if i := slices.Index(compressions, name); i >= 0 {
 		return Compression(i), nil
 	}
-	return 0, fmt.Errorf("compression %q: want default, fastest, better or best", name)
+	return 0, fmt.Errorf("compression %q: want %s", name, strings.Join(compressions, " or "))
 }
 
 func (c Compression) level() zstd.EncoderLevel {
-	switch c {
-	case CompressBetter:
+	if c == CompressBetter {
 		return zstd.SpeedBetterCompression
-	case CompressBest:
-		return zstd.SpeedBestCompression
 	}
 	return zstd.SpeedFastest
 }
