@@ -38,8 +38,8 @@ type Inspector struct {
 	tails  tails
 	recent recentRevisions
 	kept   keptPages
-	free   *pageHead // of the list of free pages
-	below  []uint32  // scratch: what a branch leads to
+	free   pageHead // of the list of free pages
+	below  []uint32 // scratch: what a branch leads to
 }
 
 // NewInspector makes an Inspector for one image, to be written from its first
@@ -114,16 +114,19 @@ func (s *Inspector) feed(p []byte) {
 	s.part = append(s.part, p...)
 }
 
-// page looks at the page that comes next. It may belong to the overflow of a
-// page before it, be a page of its own, or have been both.
+// page looks at the page that comes next. Until it has a note it has not passed.
 func (s *Inspector) page(b []byte) {
-	id := s.next
-	s.next++
-	if id < 2 || id >= s.db.pages {
-		return
+	if s.next >= 2 && s.next < s.db.pages {
+		s.kept.feed(b)
+		s.resolveTails(s.next, b)
+		s.look(s.next, b)
 	}
-	s.kept.feed(b)
-	s.resolveTails(id, b)
+	s.next++
+}
+
+// look takes a note of a page. It may belong to the overflow of one before it,
+// be a page of its own, or have been both.
+func (s *Inspector) look(id uint64, b []byte) {
 	le := binary.LittleEndian
 	if le.Uint64(b)|le.Uint64(b[8:]) == 0 {
 		return
@@ -153,7 +156,7 @@ func (h *pageHead) length(pageSize int64) int64 { return (int64(h.overflow) + 1)
 // examine tells what is to be remembered of a page.
 func (s *Inspector) examine(h *pageHead, b []byte) pageNote {
 	if h.id == s.db.freelist {
-		s.free = h
+		s.free = *h
 	}
 	length := h.length(s.db.pageSize)
 	switch {

@@ -150,10 +150,12 @@ type keptPages struct {
 	open    []*keptPage // whose overflow is passing
 	wanted  map[uint64]bool
 	settled bool // what holds the buckets is all in wanted
+	full    bool
 }
 
 type keptPage struct {
 	data    []byte
+	count   int
 	length  int64
 	buckets bool // holds buckets
 }
@@ -202,10 +204,10 @@ func (s *Inspector) keep(h *pageHead, b []byte) {
 		return
 	}
 	length := h.length(s.db.pageSize)
-	if length > keepPageMax || !needed && k.size+int(length) > k.limit {
+	if length > keepPageMax || !needed && !s.roomToKeep(length) {
 		return
 	}
-	p := &keptPage{data: append(make([]byte, 0, length), b...), length: length, buckets: buckets}
+	p := &keptPage{data: append(make([]byte, 0, length), b...), count: h.count, length: length, buckets: buckets}
 	k.size += int(length)
 	k.pages[h.id] = p
 	if h.overflow > 0 {
@@ -213,12 +215,47 @@ func (s *Inspector) keep(h *pageHead, b []byte) {
 	}
 }
 
+// roomToKeep makes room for a page. When hardly any could be made, it is not
+// tried again.
+func (s *Inspector) roomToKeep(length int64) bool {
+	k := &s.kept
+	if k.size+int(length) <= k.limit {
+		return true
+	}
+	if k.full {
+		return false
+	}
+	for id, p := range k.pages {
+		if p.buckets && !k.wanted[id] && s.isOutdated(id, p) {
+			k.drop(id, p)
+		}
+	}
+	k.full = k.size > k.limit/4*3
+	return k.size+int(length) <= k.limit
+}
+
+// isOutdated tells whether a page leads to a bucket at a page that has passed
+// and is none of a tree: the page is an old one.
+func (s *Inspector) isOutdated(id uint64, k *keptPage) bool {
+	if int64(len(k.data)) < k.length {
+		return false
+	}
+	p := page{db: s.db, id: id, count: k.count, data: k.data}
+	for i := range p.count {
+		b, err := p.bucket(i)
+		if err != nil || b.root != 0 && b.root < s.next && s.notes.at(b.root).level() == levelNone {
+			return true
+		}
+	}
+	return false
+}
+
 // startsWithMeta tells whether a leaf's first key is one of the meta bucket's.
 func startsWithMeta(b []byte) bool {
 	le := binary.LittleEndian
 	at, size := pageHeader+int64(le.Uint32(b[pageHeader+4:])), int64(le.Uint32(b[pageHeader+8:]))
-	if at+size > int64(len(b)) || size > 20 || b[at] < 'c' || b[at] > 't' {
-		return false
+	if size == revisionLen || size > 20 || at+size > int64(len(b)) {
+		return false // most pages: spares a look at the key
 	}
 	switch string(b[at : at+size]) {
 	case "confState", "consistent_index", "finishedCompactRev", "scheduledCompactRev", "storageVersion", "term":

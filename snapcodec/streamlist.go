@@ -13,6 +13,7 @@ type branchLists struct {
 	limit    int // bytes
 	size     int
 	lastOnly bool // too many branches: of each the last page only
+	full     bool // even so too many
 	blocks   []listBlock
 	scratch  []byte
 }
@@ -31,22 +32,26 @@ const (
 
 // remember adds a branch's list, and makes room when there is none.
 func (s *Inspector) remember(id uint64, below []uint32) {
+	if s.lists.full {
+		return
+	}
 	s.lists.add(uint32(id), below)
 	if s.lists.size <= s.lists.limit {
 		return
 	}
 	s.sieve()
-	if s.lists.size > s.lists.limit/4*3 {
-		s.lists.lastOnly = true
-		s.sieve()
+	if s.lists.size <= s.lists.limit/4*3 {
+		return
 	}
+	s.lists.full, s.lists.lastOnly = s.lists.lastOnly, true
+	s.sieve()
 }
 
 // sieve drops the lists of branches that have meanwhile turned out to be no
 // part of the image: old ones, whose pages were used again.
 func (s *Inspector) sieve() {
 	old := s.lists
-	s.lists = branchLists{limit: old.limit, lastOnly: old.lastOnly}
+	s.lists = branchLists{limit: old.limit, lastOnly: old.lastOnly, full: old.full}
 	for i := range old.blocks {
 		old.blocks[i].each(func(id uint32, list []byte) bool {
 			s.below = appendList(s.below[:0], id, list)

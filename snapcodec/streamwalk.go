@@ -104,7 +104,7 @@ func (w *imageWalk) freePages() error {
 	if id < 2 || id >= w.db.pages {
 		return w.db.corrupt(0, fmt.Errorf("free list at page %d of %d", id, w.db.pages))
 	}
-	if w.free == nil || w.free.flags != flagFreelist || uint64(w.free.overflow) >= w.db.pages-id {
+	if w.free.flags != flagFreelist || uint64(w.free.overflow) >= w.db.pages-id {
 		return w.db.damage(id, "should be the list of free pages, but %s", w.notes.at(id).describe())
 	}
 	return w.claim(id, uint64(w.free.overflow), 0)
@@ -243,8 +243,8 @@ func (t *imageTree) branch(id uint64, depth int, note pageNote) error {
 
 // rootBucket finds the buckets.
 func (w *imageWalk) rootBucket() error {
-	_, err := w.tree("root bucket", w.db.root, 0, func(id uint64, note pageNote) error {
-		p, ok := w.keptPage(id, note)
+	_, err := w.tree("root bucket", w.db.root, 0, func(id uint64, _ pageNote) error {
+		p, ok := w.keptPage(id)
 		if !ok {
 			w.unknown("root bucket: page %d was not kept", id)
 			return nil
@@ -260,12 +260,12 @@ func (w *imageWalk) rootBucket() error {
 }
 
 // keptPage gives a page that was kept as readers of a file do.
-func (w *imageWalk) keptPage(id uint64, note pageNote) (page, bool) {
+func (w *imageWalk) keptPage(id uint64) (page, bool) {
 	k := w.kept.pages[id]
 	if k == nil || int64(len(k.data)) < k.length {
 		return page{}, false
 	}
-	return page{db: w.db, id: id, flags: flagLeaf, count: int(w.layout.count(note)), data: k.data}, true
+	return page{db: w.db, id: id, flags: flagLeaf, count: k.count, data: k.data}, true
 }
 
 func (w *imageWalk) addBuckets(p *page) error {
@@ -327,8 +327,8 @@ func (w *imageWalk) inline(b *Bucket) error {
 }
 
 // metaLeaf reads a leaf of the meta bucket.
-func (w *imageWalk) metaLeaf(id uint64, note pageNote) error {
-	p, ok := w.keptPage(id, note)
+func (w *imageWalk) metaLeaf(id uint64, _ pageNote) error {
+	p, ok := w.keptPage(id)
 	if !ok {
 		w.unknown("bucket meta: page %d was not kept", id)
 		w.image.Meta = nil
