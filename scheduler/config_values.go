@@ -93,16 +93,6 @@ func parseTimetable(text string) (*Schedule, error) {
 	return s, nil
 }
 
-// choose checks that text is one of some words.
-func choose(text string, words []string) error {
-	for _, w := range words {
-		if text == w {
-			return nil
-		}
-	}
-	return fmt.Errorf("want %s%s", list(words, "or"), didYouMean(text, words))
-}
-
 // list joins words for people: "a, b or c".
 func list(words []string, last string) string {
 	if len(words) < 2 {

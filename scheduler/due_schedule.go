@@ -41,9 +41,9 @@ type ScheduleOptions struct {
 	Seed   string
 }
 
-// parser takes cron expressions of six fields. What else there is of cron's
+// cronParser takes cron expressions of six fields. What else there is of cron's
 // language is read here.
-var parser = cron.NewParser(cron.Second | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow)
+var cronParser = cron.NewParser(cron.Second | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow)
 
 var shorthands = map[string]string{
 	"@yearly":   "0 0 1 1 *",
@@ -109,7 +109,7 @@ func parseCron(text string) (*cron.SpecSchedule, error) {
 			return nil, err
 		}
 	}
-	parsed, err := parser.Parse(strings.Join(fields, " "))
+	parsed, err := cronParser.Parse(strings.Join(fields, " "))
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +156,7 @@ var cronFields = [6]cronField{
 func (f cronField) check(text string, place int) error {
 	fields := []string{"*", "*", "*", "*", "*", "*"}
 	fields[place] = text
-	parsed, err := parser.Parse(strings.Join(fields, " "))
+	parsed, err := cronParser.Parse(strings.Join(fields, " "))
 	if err != nil || empty(parsed.(*cron.SpecSchedule)) {
 		return fmt.Errorf("%s %q: want %s: a value, a list (1,2), a range (1-5), a step (*/5, 10-40/10) or *", f.name, text, f.want)
 	}

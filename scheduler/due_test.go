@@ -482,7 +482,7 @@ func TestNextAgreesWithRobfig(t *testing.T) {
 		text := fmt.Sprintf("%s %s %s %s %s %s", pick(rng, 60), star(pick(rng, 60)), star(pick(rng, 24)),
 			star(fmt.Sprint(1+rng.IntN(28))), star(fmt.Sprint(1+rng.IntN(12))), star(fmt.Sprint(rng.IntN(7))))
 		s := schedule(t, text, "UTC")
-		robfig, err := parser.Parse(text)
+		robfig, err := cronParser.Parse(text)
 		if err != nil {
 			t.Fatal(err)
 		}
