@@ -123,25 +123,16 @@ func (s *sealer) put(ctx context.Context, to storage.Store, key string, part Par
 	case <-ctx.Done():
 		return Part{}, context.Cause(ctx)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-
-	p := &pipe{ctx: ctx, sealer: s, plain: newMeter(), queue: make(chan *frame, queued)}
-	var wg sync.WaitGroup
-	wg.Go(func() { p.finish(write(ctx, p)) })
+	p := &pipe{sealer: s, plain: newMeter(), queue: make(chan *frame, queued)}
 	stored := &meteredReader{meter: newMeter()}
-	err := s.send(ctx, to, key, p, stored)
-	cancel(errors.Join(errStopped, err))
-	wg.Wait()
-	p.compressing.Wait()
-
-	if p.told {
+	err := p.run(ctx, write, func(ctx context.Context) error { return s.send(ctx, to, key, p, stored) })
+	if p.failed {
 		return Part{}, p.writeErr
 	}
 	part.Size, part.SHA256 = p.plain.n, p.plain.sum()
 	part.StoredSize, part.StoredSHA256 = stored.meter.n, stored.meter.sum()
 	if errors.Is(err, storage.ErrExist) && stored.ended && checkPart(ctx, to, key, part, newProgress(nil)) == nil {
-		err = nil // the answer to the store's own first try was lost
+		return part, nil // the answer to the store's own first try was lost
 	}
 	if err == nil && !stored.ended {
 		err = fmt.Errorf("%s: the store stopped reading after %d bytes", key, stored.meter.n)
@@ -167,7 +158,8 @@ var errStopped = errors.New("nothing more is wanted")
 // pipe compresses what is written to it, in goroutines, while it is read. One
 // goroutine writes and then calls finish; another one reads.
 type pipe struct {
-	ctx    context.Context
+	ctx    context.Context // ends when either side fails
+	cancel context.CancelCauseFunc
 	sealer *sealer
 
 	// The writer's.
@@ -176,13 +168,26 @@ type pipe struct {
 	began       bool // a frame was queued
 	compressing sync.WaitGroup
 	writeErr    error // set before queue is closed, if not nil
+	failed      bool  // the writer did, and before the reader
 
 	queue chan *frame // in order
 
 	// The reader's.
 	reading *frame
-	read    int  // bytes of reading.sealed
-	told    bool // it read writeErr
+	read    int // bytes of reading.sealed
+}
+
+// run lets write write and send read until both have ended. It returns what
+// send does.
+func (p *pipe) run(ctx context.Context, write func(context.Context, io.Writer) error, send func(context.Context) error) error {
+	p.ctx, p.cancel = context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { p.finish(write(p.ctx, p)) })
+	err := send(p.ctx)
+	p.cancel(errors.Join(errStopped, err))
+	wg.Wait()
+	p.compressing.Wait()
+	return err
 }
 
 // Write implements io.Writer.
@@ -231,6 +236,10 @@ func (p *pipe) finish(err error) {
 		err = p.flush()
 	}
 	p.writeErr = err
+	if err != nil && p.ctx.Err() == nil {
+		p.failed = true
+		p.cancel(err)
+	}
 	close(p.queue)
 }
 
@@ -266,7 +275,6 @@ func (p *pipe) next() error {
 
 func (p *pipe) end() error {
 	if p.writeErr != nil {
-		p.told = true
 		return p.writeErr
 	}
 	return io.EOF
