@@ -33,17 +33,16 @@ func (s *Store) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	answered := new(atomic.Bool)
 	s.client = awss3.NewFromConfig(cfg, func(o *awss3.Options) {
 		o.UsePathStyle = s.o.PathStyle
-		o.HTTPClient = &httpClient{cfg.HTTPClient, answered}
-		o.Retryer = newRetryer(s.limits, answered)
+		o.HTTPClient = &httpClient{cfg.HTTPClient, &s.answered}
+		o.Retryer = newRetryer(s.limits, &s.answered)
 		o.DisableLogOutputChecksumValidationSkipped = true
 		if s.o.Endpoint != "" {
 			o.BaseEndpoint = &s.o.Endpoint
 		}
 	})
-	patient := &httpClient{cfg.HTTPClient.(*awshttp.BuildableClient).WithTransportOptions(s.dialing(s.limits.patience)), answered}
+	patient := &httpClient{cfg.HTTPClient.(*awshttp.BuildableClient).WithTransportOptions(s.dialing(s.limits.patience)), &s.answered}
 	s.patient = func(o *awss3.Options) { o.HTTPClient = patient }
 	s.amazon = s.client.Options().BaseEndpoint == nil
 	s.sums = cfg.RequestChecksumCalculation != aws.RequestChecksumCalculationWhenRequired

@@ -25,6 +25,14 @@
 // Each object carries a random token in its metadata, by which a Put whose
 // answer was lost on the way recognises its own work.
 //
+// # Checksums
+//
+// A CRC-32C goes with each request that has a body, and one of the whole object
+// with the end of a multipart upload; the server compares them. What Get reads
+// as a whole is compared with the checksum that the server keeps. For a server
+// that knows none set AWS_REQUEST_CHECKSUM_CALCULATION=when_required, which is
+// the SDK's own variable.
+//
 // # Versions and locks
 //
 // In a bucket with versions, Delete and overwriting leave the old version

@@ -6,11 +6,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/aws/smithy-go"
@@ -123,7 +125,7 @@ func (s *Store) explainCode(op operation, err error) (text string, kind error) {
 		return s.wrongRegion(err), nil
 	case "RequestTimeTooSkewed":
 		return clockOff(err) + ": " + said, storage.ErrDenied
-	case "InvalidAccessKeyId":
+	case "InvalidAccessKeyId", "XAdminUserNotFound": // the latter is versitygw's
 		return "the server does not know the access key; check AWS_ACCESS_KEY_ID or the profile: " + said, storage.ErrDenied
 	case "SignatureDoesNotMatch":
 		return "the secret key does not fit the access key; check AWS_SECRET_ACCESS_KEY or the profile: " + said, storage.ErrDenied
@@ -131,6 +133,10 @@ func (s *Store) explainCode(op operation, err error) (text string, kind error) {
 		return "the session has expired or is not valid, get new keys: " + said, storage.ErrDenied
 	case "ObjectLocked":
 		return said, storage.ErrRetained
+	case "InvalidRequest", "ObjectLockConfigurationNotFoundError":
+		if strings.Contains(strings.ReplaceAll(said, " ", ""), "ObjectLockConfiguration") {
+			return "the bucket was not made with object lock: " + said, nil
+		}
 	case "InvalidObjectState":
 		return "the object is archived; restore it to a storage class that can be read first: " + said, nil
 	}
@@ -142,6 +148,8 @@ func (s *Store) explainCode(op operation, err error) (text string, kind error) {
 func (s *Store) explainStatus(op operation, err error) (text string, kind error) {
 	said := said(err)
 	switch status := status(err); {
+	case (status == http.StatusBadRequest || status == http.StatusNotImplemented) && strings.Contains(strings.ToLower(said), "checksum"):
+		return "if the server knows no such checksums, set AWS_REQUEST_CHECKSUM_CALCULATION=when_required: " + said, nil
 	case status == http.StatusForbidden && strings.Contains(strings.ToLower(said), "object lock"):
 		return said, storage.ErrRetained
 	case status == http.StatusForbidden, status == http.StatusUnauthorized:
@@ -186,6 +194,8 @@ func (s *Store) explainConnection(err error) (text string, kind error) {
 		return server + ": its certificate is not valid: " + last(verify), storage.ErrUnreachable
 	case errors.As(err, &dns) && dns.IsNotFound && strings.HasPrefix(dns.Name, s.o.Bucket+"."):
 		return fmt.Sprintf("there is no host %s; give path-style=true if the server has its buckets in the path", dns.Name), storage.ErrUnreachable
+	case !s.answered.Load() && strings.HasPrefix(server, "http://") && closedAtOnce(err):
+		return server + ": if the port speaks HTTPS, give endpoint=https://…: " + last(err), storage.ErrUnreachable
 	case errors.As(err, &send), errors.As(err, &network), errors.As(err, new(*brokenOff)):
 		return server + ": " + last(err), storage.ErrUnreachable
 	}
@@ -194,6 +204,11 @@ func (s *Store) explainConnection(err error) (text string, kind error) {
 
 func speaksTLS(err error) bool {
 	return errors.Is(err, errWantsTLS) || strings.Contains(err.Error(), `malformed HTTP response "\x15\x03`)
+}
+
+// closedAtOnce is what else a port does that wants TLS.
+func closedAtOnce(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)
 }
 
 func speaksPlain(err error) bool {
@@ -208,7 +223,7 @@ func (s *Store) server() string {
 	return "Amazon S3 in " + s.client.Options().Region
 }
 
-var expecting = regexp.MustCompile(`expecting '([a-z0-9-]+)'`)
+var expecting = regexp.MustCompile(`expecting ['"]([a-z0-9-]+)['"]`)
 
 func (s *Store) wrongRegion(err error) string {
 	region := ""

@@ -28,25 +28,23 @@ func (s *Store) Retain(ctx context.Context, key string, until time.Time) error {
 	return nil
 }
 
-// retain never shortens a lock, nor makes one of compliance one of governance.
+// retain never shortens a lock, and leaves one that holds in its mode: S3 wants
+// a right of its own for a change, even for a stricter one.
 func (s *Store) retain(ctx context.Context, key string, until time.Time) error {
-	until = wholeSecond(until)
 	out, err := s.head(ctx, key)
 	if err != nil {
 		return err
 	}
-	mode, stands := s.lockMode(), aws.ToTime(out.ObjectLockRetainUntilDate)
-	if mode == "" || out.ObjectLockMode == types.ObjectLockModeCompliance {
+	until = wholeSecond(until)
+	mode, holds := s.lockMode(), aws.ToTime(out.ObjectLockRetainUntilDate)
+	if mode == "" || holds.After(time.Now()) {
 		mode = out.ObjectLockMode
 	}
 	if mode == "" {
 		return fmt.Errorf("no mode of object-lock is given: %w", errors.ErrUnsupported)
 	}
-	if mode == out.ObjectLockMode && !stands.Before(until) {
+	if !holds.Before(until) {
 		return nil
-	}
-	if stands.After(until) {
-		until = stands
 	}
 	_, err = s.client.PutObjectRetention(ctx, &awss3.PutObjectRetentionInput{
 		Bucket: &s.o.Bucket, Key: s.object(key),

@@ -41,6 +41,8 @@ func meddle(t *testing.T, server *s3server.Server) *meddler {
 			r.Out.Host = r.In.Host
 		},
 		ModifyResponse: m.onAnswer,
+		FlushInterval:  -1, // at once
+		ErrorLog:       log.New(io.Discard, "", 0),
 		ErrorHandler:   func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
 	front := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

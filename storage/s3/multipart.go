@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net/http"
 	"slices"
 	"sync"
 
@@ -63,11 +64,15 @@ func (w *write) begin(ctx context.Context) (*upload, error) {
 		SSEKMSKeyId:          optional(w.s.o.KMSKey),
 		StorageClass:         types.StorageClass(w.s.o.StorageClass),
 	}
-	in.ObjectLockMode, in.ObjectLockRetainUntilDate = w.s.newLock()
+	in.ObjectLockMode, in.ObjectLockRetainUntilDate = w.lock()
 	if w.s.sums {
 		in.ChecksumAlgorithm, in.ChecksumType = types.ChecksumAlgorithmCrc32c, types.ChecksumTypeFullObject
 	}
 	out, err := w.s.client.CreateMultipartUpload(ctx, in)
+	if in.ChecksumType != "" && (status(err) == http.StatusBadRequest || status(err) == http.StatusNotImplemented) {
+		in.ChecksumType = "" // not every server can tell the whole's checksum from those of the parts
+		out, err = w.s.client.CreateMultipartUpload(ctx, in)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -87,9 +92,8 @@ func (u *upload) send(ctx context.Context, buf *[]byte, next []byte, body *sourc
 				u.s.buffers.giveBack(buf)
 				return fmt.Errorf("it has more than %d parts of %d bytes: give a larger part size", u.s.limits.parts, u.s.o.PartSize)
 			}
-			u.crc = crc32.Update(u.crc, castagnoli, (*buf)[:n])
-			u.size += int64(n)
 			full, data := buf, (*buf)[:n]
+			u.count(data)
 			g.Go(func() error {
 				defer u.s.buffers.giveBack(full)
 				return u.sendPart(ctx, number, data)
@@ -108,6 +112,12 @@ func (u *upload) send(ctx context.Context, buf *[]byte, next []byte, body *sourc
 		}
 	})
 	return g.Wait()
+}
+
+// count takes the next part into account.
+func (u *upload) count(data []byte) {
+	u.crc = crc32.Update(u.crc, castagnoli, data)
+	u.size += int64(len(data))
 }
 
 func (u *upload) sendPart(ctx context.Context, number int32, data []byte) error {
@@ -129,23 +139,24 @@ func (u *upload) sendPart(ctx context.Context, number int32, data []byte) error 
 // finish makes the object of the parts.
 func (u *upload) finish(ctx context.Context) error {
 	slices.SortFunc(u.parts, func(a, b types.CompletedPart) int { return cmp.Compare(*a.PartNumber, *b.PartNumber) })
-	err := u.commit(ctx, probeJoin, func(ctx context.Context, ifNoneMatch *string) error {
-		in := &awss3.CompleteMultipartUploadInput{
-			Bucket: &u.s.o.Bucket, Key: u.s.object(u.key), UploadId: &u.id,
-			IfNoneMatch:     ifNoneMatch,
-			MpuObjectSize:   &u.size,
-			MultipartUpload: &types.CompletedMultipartUpload{Parts: u.parts},
-		}
-		if u.whole {
-			in.ChecksumCRC32C, in.ChecksumType = aws.String(encodeCRC(u.crc)), types.ChecksumTypeFullObject
-		}
-		_, err := u.s.client.CompleteMultipartUpload(ctx, in, u.s.patient)
-		return err
-	})
-	if err != nil {
+	if err := u.commit(ctx, probeJoin, u.join); err != nil {
 		return err
 	}
 	return u.checkSize(ctx)
+}
+
+func (u *upload) join(ctx context.Context, ifNoneMatch *string) error {
+	in := &awss3.CompleteMultipartUploadInput{
+		Bucket: &u.s.o.Bucket, Key: u.s.object(u.key), UploadId: &u.id,
+		IfNoneMatch:     ifNoneMatch,
+		MpuObjectSize:   &u.size,
+		MultipartUpload: &types.CompletedMultipartUpload{Parts: u.parts},
+	}
+	if u.whole {
+		in.ChecksumCRC32C, in.ChecksumType = aws.String(encodeCRC(u.crc)), types.ChecksumTypeFullObject
+	}
+	_, err := u.s.client.CompleteMultipartUpload(ctx, in, u.s.patient)
+	return err
 }
 
 // checkSize is for servers that ignore MpuObjectSize. Keys that may write but

@@ -39,7 +39,7 @@ func (s *Store) Put(ctx context.Context, key string, body io.Reader, o storage.P
 	if err := storage.CheckKey(key); err != nil {
 		return storage.Object{}, s.fail(ctx, opPut, key, err)
 	}
-	w := &write{s: s, key: key, createOnly: o.CreateOnly, token: rand.Text()}
+	w := &write{s: s, key: key, createOnly: o.CreateOnly, lockFor: s.o.LockFor, token: rand.Text()}
 	if err := w.put(ctx, &source{ctx: ctx, r: body}); err != nil {
 		return storage.Object{}, s.fail(ctx, opPut, key, err)
 	}
@@ -91,6 +91,7 @@ type write struct {
 	s          *Store
 	key        string
 	createOnly bool
+	lockFor    time.Duration // 0: not at all
 	token      string
 	size       int64 // bytes
 }
@@ -130,19 +131,23 @@ func (w *write) put(ctx context.Context, body *source) error {
 func (w *write) single(ctx context.Context, data []byte) error {
 	w.size = int64(len(data))
 	return w.commit(ctx, probePut, func(ctx context.Context, ifNoneMatch *string) error {
-		in := &awss3.PutObjectInput{
-			Bucket: &w.s.o.Bucket, Key: w.s.object(w.key), Body: bytes.NewReader(data), ContentLength: &w.size,
-			Metadata:             w.metadata(),
-			IfNoneMatch:          ifNoneMatch,
-			ServerSideEncryption: types.ServerSideEncryption(w.s.o.SSE),
-			SSEKMSKeyId:          optional(w.s.o.KMSKey),
-			StorageClass:         types.StorageClass(w.s.o.StorageClass),
-		}
-		in.ObjectLockMode, in.ObjectLockRetainUntilDate = w.s.newLock()
-		in.ChecksumCRC32C, in.ContentMD5 = w.s.digests(data)
-		_, err := w.s.client.PutObject(ctx, in, askFirst)
-		return err
+		return w.putObject(ctx, data, ifNoneMatch)
 	})
+}
+
+func (w *write) putObject(ctx context.Context, data []byte, ifNoneMatch *string) error {
+	in := &awss3.PutObjectInput{
+		Bucket: &w.s.o.Bucket, Key: w.s.object(w.key), Body: bytes.NewReader(data), ContentLength: aws.Int64(int64(len(data))),
+		Metadata:             w.metadata(),
+		IfNoneMatch:          ifNoneMatch,
+		ServerSideEncryption: types.ServerSideEncryption(w.s.o.SSE),
+		SSEKMSKeyId:          optional(w.s.o.KMSKey),
+		StorageClass:         types.StorageClass(w.s.o.StorageClass),
+	}
+	in.ObjectLockMode, in.ObjectLockRetainUntilDate = w.lock()
+	in.ChecksumCRC32C, in.ContentMD5 = w.s.digests(data)
+	_, err := w.s.client.PutObject(ctx, in, askFirst)
+	return err
 }
 
 // askFirst waits for a nod before a body that is more than a few packets: a
@@ -152,12 +157,12 @@ func askFirst(o *awss3.Options) { o.ContinueHeaderThresholdBytes = ahead }
 
 func (w *write) metadata() map[string]string { return map[string]string{tokenName: w.token} }
 
-// newLock is the lock that a new object gets.
-func (s *Store) newLock() (types.ObjectLockMode, *time.Time) {
-	if s.o.LockFor == 0 {
+// lock is what the new object gets.
+func (w *write) lock() (types.ObjectLockMode, *time.Time) {
+	if w.lockFor == 0 {
 		return "", nil
 	}
-	return s.lockMode(), aws.Time(wholeSecond(time.Now().Add(s.o.LockFor)))
+	return w.s.lockMode(), aws.Time(wholeSecond(time.Now().Add(w.lockFor)))
 }
 
 func (s *Store) lockMode() types.ObjectLockMode {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -21,14 +22,15 @@ var (
 
 // Store is a place below a prefix of a bucket.
 type Store struct {
-	o       Options
-	limits  limits
-	prefix  string // "" or with a slash at its end
-	client  *awss3.Client
-	patient func(*awss3.Options) // for a request that the server may take minutes over
-	amazon  bool                 // the endpoint is Amazon's own
-	sums    bool                 // send checksums
-	buffers *buffers
+	o        Options
+	limits   limits
+	prefix   string // "" or with a slash at its end
+	client   *awss3.Client
+	patient  func(*awss3.Options) // for a request that the server may take minutes over
+	answered atomic.Bool          // has the server ever?
+	amazon   bool                 // the endpoint is Amazon's own
+	sums     bool                 // send checksums
+	buffers  *buffers
 
 	probing  sync.Mutex
 	putCond  support // of If-None-Match by PutObject
