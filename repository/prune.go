@@ -1,0 +1,405 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/etcd-lifeboat/lifeboat/storage"
+)
+
+// PrunePlan is what a prune would do, and why. Nothing was changed yet.
+type PrunePlan struct {
+	Policy    Policy
+	Now       time.Time
+	Decisions []Decision   // one for each backup, the oldest first
+	Leftovers []Unfinished // what died saves and prunes left: it is removed
+	Waiting   []Unfinished // without a manifest too, but younger than LeftoverAge or on hold: it stays
+	Damaged   []Damaged    // what can't be read stays, and so does a backup with a proof that can't
+	Unknown   []string     // keys that are nothing of ours: they stay
+
+	repo    *Repository
+	cluster string
+	seen    map[string]*folder // by prefix, from before the listing
+}
+
+// PlanPrune decides what of a cluster's backups, or of all clusters' if its
+// name is empty, to remove. It changes nothing. It fails with [ErrNoRule] for
+// a policy without a rule, and as [Repository.List] does.
+func (r *Repository) PlanPrune(ctx context.Context, cluster string, p Policy, now time.Time) (*PrunePlan, error) {
+	if err := p.Validate(); err != nil {
+		return nil, fmt.Errorf("plan a prune: %w", err)
+	}
+	plan := &PrunePlan{Policy: p, Now: now, repo: r, cluster: cluster}
+	var err error
+	if plan.seen, err = r.folders(ctx, plan.prefix()); err != nil {
+		return nil, fmt.Errorf("plan a prune: %w", err)
+	}
+	l, err := r.List(ctx, cluster)
+	if err != nil {
+		return nil, fmt.Errorf("plan a prune: %w", err)
+	}
+	plan.Decisions = decide(p, l, now)
+	plan.Damaged, plan.Unknown = l.Damaged, l.Unknown
+	for _, u := range l.Unfinished {
+		if now.Sub(u.Modified) > LeftoverAge && !u.held() {
+			plan.Leftovers = append(plan.Leftovers, u)
+		} else {
+			plan.Waiting = append(plan.Waiting, u)
+		}
+	}
+	return plan, nil
+}
+
+func (p *PrunePlan) prefix() string {
+	if p.cluster == "" {
+		return clustersDir
+	}
+	return backupsPrefix(p.cluster)
+}
+
+// Remove are the backups that the plan removes, the oldest first.
+func (p *PrunePlan) Remove() []*Backup {
+	var all []*Backup
+	for _, d := range p.Decisions {
+		if !d.Keep {
+			all = append(all, d.Backup)
+		}
+	}
+	return all
+}
+
+// decide is what the policy says, and to keep what lies beside an unreadable
+// proof: that may be the proof that it is the last good one.
+func decide(p Policy, l *Listing, now time.Time) []Decision {
+	decisions := p.Decide(l.Backups, now)
+	for i := range decisions {
+		d := &decisions[i]
+		for _, bad := range l.Damaged {
+			if !strings.HasPrefix(bad.Key, d.Backup.key(proofDir)) {
+				continue
+			}
+			if !d.Keep {
+				d.Keep, d.Reasons = true, nil
+			}
+			d.Reasons = append(d.Reasons, "a proof of it can't be read: "+bad.Key)
+		}
+	}
+	return decisions
+}
+
+// held tells whether a hold keeps parts whose manifest is gone, and not because
+// a prune removed it.
+func (u Unfinished) held() bool {
+	var hold, parts bool
+	for _, key := range u.Keys {
+		name := strings.TrimPrefix(key, backupPrefix(u.Cluster, u.ID))
+		hold = hold || name == holdName
+		parts = parts || isPartObject(name)
+	}
+	return hold && parts && !u.Pruned
+}
+
+// PruneOptions of an Apply; the zero value works.
+type PruneOptions struct {
+	// LockFor extends the locks of all objects of the backups that are kept to
+	// at least so long from now. It is an error if the store can't lock. 0:
+	// locks are left alone.
+	LockFor time.Duration
+	// Progress is called before each backup and leftover; nil: nobody is told.
+	Progress func(done, total int)
+}
+
+// Outcome is what became of a backup, or of a leftover, that a plan removes.
+type Outcome string
+
+// The outcomes.
+const (
+	Removed Outcome = "removed"
+	Gone    Outcome = "gone already" // somebody else removed it
+	Held    Outcome = "held"         // a hold came meanwhile
+	Kept    Outcome = "kept"         // the policy keeps it by what came meanwhile, or a save does
+	Locked  Outcome = "locked"       // the store does not let go of it yet
+	Failed  Outcome = "failed"
+)
+
+// Removal is what became of a backup that a plan removes.
+type Removal struct {
+	Backup  *Backup
+	Outcome Outcome
+	Until   time.Time // Locked: when the lock ends; zero if the store does not tell
+	Reasons []string  // Kept: why
+	Freed   int64     // bytes
+	Err     error     // Failed and Locked: why. Removed: what of it is left for the next prune, and why
+}
+
+// Cleaning is what became of a leftover that a plan removes.
+type Cleaning struct {
+	Unfinished Unfinished
+	Outcome    Outcome
+	Freed      int64 // bytes
+	Err        error
+}
+
+// PruneResult is what an Apply did.
+type PruneResult struct {
+	Removals  []Removal // in the order of the plan
+	Leftovers []Cleaning
+	Swept     int   // uploads that died, of which the store kept pieces
+	Freed     int64 // bytes, without those of Swept
+	Withdrawn int   // marks of prunes that died, on backups that stay
+	Extended  int   // objects whose locks were extended
+}
+
+// Apply removes what the plan says, oldest first, and looks again before each
+// removal: what is held meanwhile stays, and what the policy would keep by what
+// was added or removed meanwhile. Backups that came after the plan are not
+// removed. It goes on after an error; the result says what became of each,
+// and the error is that of all that failed.
+//
+// Prunes may run at once, and one that dies at any point leaves each backup
+// either whole or unlisted. An Apply can be repeated.
+func (p *PrunePlan) Apply(ctx context.Context, o PruneOptions) (*PruneResult, error) {
+	a := &pruning{
+		plan: p, repo: p.repo, o: o, decisions: byPrefix(p.Decisions), seen: maps.Clone(p.seen), result: &PruneResult{},
+	}
+	var lock storage.Retainer
+	if o.LockFor > 0 {
+		var ok bool
+		if lock, ok = storage.As[storage.Retainer](p.repo.store); !ok {
+			return a.result, fmt.Errorf("prune %s: lock what is kept: the store can't lock objects", p.repo.store)
+		}
+	}
+	err := errors.Join(a.removeAll(ctx), a.withdrawAll(ctx), a.cleanAll(ctx), a.sweep(ctx), a.lockAll(ctx, lock))
+	if err != nil {
+		err = fmt.Errorf("prune %s: %w", p.repo.store, err)
+	}
+	return a.result, err
+}
+
+// pruning is an Apply at work.
+type pruning struct {
+	plan      *PrunePlan
+	repo      *Repository
+	o         PruneOptions
+	decisions map[string]Decision // the newest, by prefix
+	seen      map[string]*folder  // from before the listing that decisions are of
+	done      int
+	result    *PruneResult
+}
+
+func byPrefix(decisions []Decision) map[string]Decision {
+	all := make(map[string]Decision, len(decisions))
+	for _, d := range decisions {
+		all[d.Backup.key("")] = d
+	}
+	return all
+}
+
+func (a *pruning) progress() {
+	if a.o.Progress != nil {
+		a.o.Progress(a.done, len(a.plan.Remove())+len(a.plan.Leftovers))
+	}
+	a.done++
+}
+
+func (a *pruning) removeAll(ctx context.Context) error {
+	var errs []error
+	for _, b := range a.plan.Remove() {
+		if ctx.Err() != nil {
+			return errors.Join(append(errs, context.Cause(ctx))...)
+		}
+		a.progress()
+		removal := a.remove(ctx, b)
+		a.result.Removals = append(a.result.Removals, removal)
+		a.result.Freed += removal.Freed
+		if removal.Err != nil && removal.Outcome != Locked {
+			errs = append(errs, fmt.Errorf("backup %s of %s: %w", b.ID(), b.Cluster(), removal.Err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// remove removes one backup: it puts the mark, looks whether anything forbids
+// it, removes the manifest, with which the backup is gone, and then the rest.
+func (a *pruning) remove(ctx context.Context, b *Backup) (done Removal) {
+	done.Backup = b
+	if done.Until, done.Err = a.lockedUntil(ctx, b); done.Err != nil {
+		done.Outcome = Locked
+		return done
+	}
+	m, err := a.repo.putMark(ctx, b.Cluster(), b.ID())
+	if err != nil {
+		done.Outcome, done.Err = Failed, err
+		return done
+	}
+	defer func() { done.Freed = m.freed }()
+	if done.Outcome, done.Reasons, err = a.reconsider(ctx, b, m); err == nil && done.Outcome == Removed {
+		err = m.deleteManifest(ctx)
+	}
+	switch {
+	case err != nil:
+		done.Outcome, done.Err = outcomeOf(err), m.giveUp(ctx, err)
+	case done.Outcome != Removed:
+		done.Err = m.withdraw(ctx)
+	default:
+		if err := m.clear(ctx); err != nil {
+			done.Err = fmt.Errorf("it is removed, but what is left has to wait for a later prune: %w", err)
+		}
+	}
+	return done
+}
+
+// reconsider looks, once the mark is there, whether the backup may be removed:
+// Removed says so.
+func (a *pruning) reconsider(ctx context.Context, b *Backup, m *mark) (Outcome, []string, error) {
+	now, err := a.repo.folders(ctx, backupsPrefix(b.Cluster()))
+	if err != nil {
+		return Failed, nil, err
+	}
+	f := now[m.folder]
+	switch {
+	case f == nil || !f.committed():
+		return Gone, nil, nil
+	case f.has(holdName):
+		return Held, nil, nil
+	case a.changed(b.Cluster(), now, m):
+		if err := a.decideAgain(ctx, b.Cluster(), now); err != nil {
+			return Failed, nil, err
+		}
+	}
+	d, listed := a.decisions[m.folder]
+	switch {
+	case !listed:
+		return Kept, []string{"it can't be read"}, nil
+	case d.Keep:
+		return Kept, d.Reasons, nil
+	}
+	return Removed, nil, nil
+}
+
+// changed tells whether anything came or went, since the decisions, in the
+// folders of the backups that are kept, or in that of the mark.
+func (a *pruning) changed(cluster string, now map[string]*folder, m *mark) bool {
+	for prefix, d := range a.decisions {
+		matters := d.Keep || prefix == m.folder
+		if matters && d.Backup.Cluster() == cluster && !slices.Equal(now[prefix].names(m.name), a.seen[prefix].names(m.name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// decideAgain decides on a cluster's backups as they are now; seen is from
+// just before.
+func (a *pruning) decideAgain(ctx context.Context, cluster string, seen map[string]*folder) error {
+	l, err := a.repo.List(ctx, cluster)
+	if err != nil {
+		return err
+	}
+	maps.DeleteFunc(a.decisions, func(_ string, d Decision) bool { return d.Backup.Cluster() == cluster })
+	maps.Copy(a.decisions, byPrefix(decide(a.plan.Policy, l, a.plan.Now)))
+	maps.DeleteFunc(a.seen, func(_ string, f *folder) bool { return f.cluster == cluster })
+	maps.Copy(a.seen, seen)
+	return nil
+}
+
+// locker is a store that tells until when an object is locked: the zero time if
+// it is not.
+type locker interface {
+	LockedUntil(ctx context.Context, key string) (time.Time, error)
+}
+
+// lockedUntil fails if the store says that the backup is locked still, before
+// a mark is put that would be locked as well.
+func (a *pruning) lockedUntil(ctx context.Context, b *Backup) (time.Time, error) {
+	store, ok := storage.As[locker](a.repo.store)
+	if !ok {
+		return time.Time{}, nil
+	}
+	until, err := store.LockedUntil(ctx, b.key(manifestName))
+	if err != nil || !until.After(time.Now()) {
+		return time.Time{}, nil // removing it will tell
+	}
+	return until, fmt.Errorf("%w until %s", storage.ErrRetained, until.UTC().Format(time.RFC3339))
+}
+
+// withdrawAll removes the marks of prunes that died from backups that the
+// policy keeps.
+func (a *pruning) withdrawAll(ctx context.Context) error {
+	var errs []error
+	for _, d := range a.plan.Decisions {
+		if !d.Keep || d.Backup.Pruned == nil {
+			continue
+		}
+		n, err := a.repo.withdrawDead(ctx, d.Backup)
+		a.result.Withdrawn += n
+		if err != nil {
+			errs = append(errs, fmt.Errorf("marks on backup %s of %s: %w", d.Backup.ID(), d.Backup.Cluster(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// withdrawDead removes dead marks from a backup. A mark of its own tells what
+// time it is in the store.
+func (r *Repository) withdrawDead(ctx context.Context, b *Backup) (n int, err error) {
+	m, err := r.putMark(ctx, b.Cluster(), b.ID())
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, m.withdraw(ctx)) }()
+	f, err := r.folder(ctx, m.folder)
+	if err != nil {
+		return 0, err
+	}
+	for name, o := range f.objects {
+		if !isMark(name) || alive(o, m.put) {
+			continue
+		}
+		if err := m.delete(ctx, o); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// lockAll extends the locks of what is kept, the parts before the manifest.
+func (a *pruning) lockAll(ctx context.Context, lock storage.Retainer) error {
+	if lock == nil {
+		return nil
+	}
+	until := time.Now().Add(a.o.LockFor)
+	var errs []error
+	for prefix, d := range a.decisions {
+		if !d.Keep {
+			continue
+		}
+		for _, key := range d.Backup.objects() {
+			if err := lock.Retain(ctx, key, until); err != nil {
+				errs = append(errs, fmt.Errorf("lock %s: %w", prefix, err))
+				break
+			}
+			a.result.Extended++
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// objects are the keys of what a backup can't be read or kept without, the
+// manifest last.
+func (b *Backup) objects() []string {
+	var keys []string
+	for _, p := range b.Manifest.Parts {
+		keys = append(keys, b.key(p.Object))
+	}
+	if b.Hold != nil {
+		keys = append(keys, b.key(holdName))
+	}
+	return append(keys, b.key(manifestName))
+}
