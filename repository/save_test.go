@@ -39,10 +39,11 @@ func put(data []byte) func(context.Context, io.Writer) error {
 
 // noise is n bytes, half of which compress.
 func noise(n int, seed uint64) []byte {
-	data, source := make([]byte, n), rand.New(rand.NewPCG(seed, 1))
+	data := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{byte(seed)}).Read(data)
 	for i := range data {
-		if i%2 == 0 {
-			data[i] = byte(source.Uint32())
+		if i%8 < 4 {
+			data[i] = 0
 		}
 	}
 	return data
