@@ -188,7 +188,7 @@ func checkRestorable(t *testing.T, dir string, v2 bool) {
 
 // A torn last write is left out, and told.
 func TestFilesLeaveATornTailOut(t *testing.T) {
-	source := fixture.DataDir(t, "2.3.7")
+	source := dataDir(t, "2.3.7")
 	segment := onlySegment(t, source)
 	data := read(t, segment)
 	whole := len(bytes.TrimRight(data, "\x00"))
@@ -235,7 +235,7 @@ func TestFilesRefuseDamage(t *testing.T) {
 		{"no log", "2.3.7", "member/wal", removeAll, "no WAL folder"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			source := fixture.DataDir(t, c.fixture)
+			source := dataDir(t, c.fixture)
 			paths, err := filepath.Glob(filepath.Join(source, c.file))
 			if err != nil || len(paths) != 1 {
 				t.Fatalf("%s: %v (%v)", c.file, paths, err)
@@ -310,7 +310,7 @@ func TestFilesRefuseALogWithoutAStart(t *testing.T) {
 
 // What is no data dir is refused by what it is.
 func TestFilesRefuseWhatIsNoDataDir(t *testing.T) {
-	source := fixture.DataDir(t, "2.3.7")
+	source := dataDir(t, "2.3.7")
 	for path, want := range map[string]string{
 		filepath.Join(source, "member/wal"):  "it is a WAL dir",
 		filepath.Join(source, "member/snap"): "it is a snap dir",
@@ -326,7 +326,7 @@ func TestFilesRefuseWhatIsNoDataDir(t *testing.T) {
 
 // Segments may be elsewhere, and a member folder may be given itself.
 func TestFilesOfOtherLayouts(t *testing.T) {
-	source := fixture.DataDir(t, "3.4.23-mixed")
+	source := dataDir(t, "3.4.23-mixed")
 	elsewhere := filepath.Join(t.TempDir(), "wal")
 	if err := os.Rename(filepath.Join(source, "member/wal"), elsewhere); err != nil {
 		t.Fatal(err)
@@ -337,7 +337,7 @@ func TestFilesOfOtherLayouts(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkRestorable(t, load(t, repo, b), true)
-	member := filepath.Join(fixture.DataDir(t, "2.3.7"), "member")
+	member := filepath.Join(dataDir(t, "2.3.7"), "member")
 	if b, err = Files(t.Context(), repo, "d", member, FilesOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -346,7 +346,7 @@ func TestFilesOfOtherLayouts(t *testing.T) {
 
 // A part that can't be stored leaves nothing, whichever it is.
 func TestFilesLeaveNothingWhenTheStoreFails(t *testing.T) {
-	source := fixture.DataDir(t, "3.4.23-mixed")
+	source := dataDir(t, "3.4.23-mixed")
 	full := errors.New("disk full")
 	for n := 1; ; n++ {
 		if n > 50 {
@@ -388,7 +388,7 @@ func mustBeUnfinished(t *testing.T, repo *repository.Repository) {
 
 // A save that is cancelled ends and leaves nothing.
 func TestFilesCancelled(t *testing.T) {
-	source := fixture.DataDir(t, "3.5.33")
+	source := dataDir(t, "3.5.33")
 	ctx, cancel := context.WithCancel(t.Context())
 	repo := newRepository(t)
 	o := FilesOptions{Options: Options{Progress: func(int64) { cancel() }}}
@@ -399,7 +399,7 @@ func TestFilesCancelled(t *testing.T) {
 }
 
 func TestFilesIncludeFiles(t *testing.T) {
-	source := fixture.DataDir(t, "2.3.7")
+	source := dataDir(t, "2.3.7")
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "ca.crt"), []byte("CA"))
 	if err := os.MkdirAll(filepath.Join(dir, "..data"), 0o755); err != nil {
@@ -461,7 +461,7 @@ func TestIncludesThatCantBeTaken(t *testing.T) {
 // The name, and what is odd against the backups before.
 func TestFilesAgainstTheNewest(t *testing.T) {
 	repo := newRepository(t)
-	one, other := fixture.DataDir(t, "2.3.7"), fixture.DataDir(t, "3.5.33")
+	one, other := dataDir(t, "2.3.7"), dataDir(t, "3.5.33")
 	b, err := Files(t.Context(), repo, "", one, FilesOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -483,7 +483,7 @@ func TestFilesAgainstTheNewest(t *testing.T) {
 
 func TestPlaintextAfterEncryption(t *testing.T) {
 	repo := newRepository(t)
-	source := fixture.DataDir(t, "2.3.7")
+	source := dataDir(t, "2.3.7")
 	identity, err := age.GenerateX25519Identity()
 	if err != nil {
 		t.Fatal(err)

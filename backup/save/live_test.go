@@ -22,7 +22,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/etcd-lifeboat/lifeboat/backup/live"
-	"github.com/etcd-lifeboat/lifeboat/internal/fixture"
 	"github.com/etcd-lifeboat/lifeboat/repository"
 	"github.com/etcd-lifeboat/lifeboat/snapcodec"
 	"github.com/etcd-lifeboat/lifeboat/storage/storagetest"
@@ -139,7 +138,7 @@ func inParts(b []byte) func(func([]byte) error) error {
 func serve(t *testing.T, m *member) string {
 	t.Helper()
 	if m.image == nil {
-		m.image = read(t, filepath.Join(fixture.Unpack(t, "3.5.33"), "snapshot.db"))
+		m.image = snapshotFile(t)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -214,7 +213,7 @@ func checkLiveFacts(t *testing.T, m repository.Manifest, address string) {
 // A stream that fails is begun anew, with another member if there is one.
 func TestLiveTriesAgain(t *testing.T) {
 	t.Parallel()
-	image := read(t, filepath.Join(fixture.Unpack(t, "3.5.33"), "snapshot.db"))
+	image := snapshotFile(t)
 	flipped := slices.Clone(image)
 	flipped[3*4096+20] ^= 1
 	release := make(chan struct{})
@@ -385,7 +384,7 @@ func TestLiveStaysWithItsCluster(t *testing.T) {
 // A part of a damaged image is never taken for a backup.
 func TestLiveRefusesAnImageThatIsNotWhole(t *testing.T) {
 	t.Parallel()
-	image := read(t, filepath.Join(fixture.Unpack(t, "3.5.33"), "snapshot.db"))
+	image := snapshotFile(t)
 	bare := slices.Clone(image[:len(image)-snapcodec.TrailerSize])
 	clear(bare[3*4096 : 9*4096])
 	sum := sha256.Sum256(bare)

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/etcd-lifeboat/lifeboat/internal/fixture"
 	"github.com/etcd-lifeboat/lifeboat/repository"
 )
 
@@ -32,7 +31,7 @@ func hold(t *testing.T, dir string) {
 func TestFilesOfARunningMember(t *testing.T) {
 	for _, name := range []string{"3.4.23-mixed", "3.5.33"} {
 		t.Run(name, func(t *testing.T) {
-			source := fixture.DataDir(t, name)
+			source := dataDir(t, name)
 			hold(t, source)
 			repo, scratch := newRepository(t), t.TempDir()
 			b, err := Files(t.Context(), repo, "c", source, FilesOptions{Scratch: scratch})
@@ -54,7 +53,7 @@ func TestFilesOfARunningMember(t *testing.T) {
 // is looked at.
 func TestFilesRefuseALogBehindTheBackend(t *testing.T) {
 	t.Parallel()
-	source := fixture.DataDir(t, "3.5.33")
+	source := dataDir(t, "3.5.33")
 	segment := onlySegment(t, source)
 	data := bytes.TrimRight(read(t, segment), "\x00")
 	write(t, segment, data[:len(data)/2])
@@ -72,7 +71,7 @@ func TestFilesRefuseALogBehindTheBackend(t *testing.T) {
 // A member that is started in the midst is read again.
 func TestFilesStartOverWhenTheBackendChanges(t *testing.T) {
 	t.Parallel()
-	source := fixture.DataDir(t, "3.5.33")
+	source := dataDir(t, "3.5.33")
 	touched := false
 	touch := func(int64) {
 		if !touched {
@@ -98,7 +97,7 @@ func TestFilesStartOverWhenTheBackendChanges(t *testing.T) {
 
 // The parts of a backup are what a data dir is made of, and no more.
 func TestPartsOfFiles(t *testing.T) {
-	source := fixture.DataDir(t, "3.4.23-mixed")
+	source := dataDir(t, "3.4.23-mixed")
 	write(t, filepath.Join(source, "member/snap/0000000000000009-0000000000000999.snap"), []byte("no snapshot"))
 	write(t, filepath.Join(source, "member/wal/0.tmp"), make([]byte, 100))
 	b, err := Files(t.Context(), newRepository(t), "c", source, FilesOptions{})
