@@ -16,7 +16,7 @@ import (
 type progress struct {
 	w     io.Writer
 	what  string
-	total int64 // bytes
+	total atomic.Int64 // bytes
 	begun time.Time
 	seen  atomic.Int64
 	stop  chan struct{}
@@ -30,7 +30,8 @@ const (
 
 // newProgress starts to show; total is in bytes.
 func newProgress(w io.Writer, what string, total int64) *progress {
-	p := &progress{w: w, what: what, total: total, begun: time.Now(), stop: make(chan struct{})}
+	p := &progress{w: w, what: what, begun: time.Now(), stop: make(chan struct{})}
+	p.total.Store(total)
 	every, format := logEvery, "%s\n"
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		every, format = terminalEvery, "\r\x1b[K%s"
@@ -57,10 +58,10 @@ func (p *progress) show(every time.Duration, format string) {
 
 // line says how much is done, how fast, and how long the rest will take.
 func (p *progress) line(elapsed time.Duration) string {
-	seen := p.seen.Load()
+	seen, total := p.seen.Load(), p.total.Load()
 	rate := float64(seen) / max(elapsed.Seconds(), 0.001)
-	text := fmt.Sprintf("%s: %s of %s, %s/s", p.what, formatBytes(seen), formatBytes(p.total), formatBytes(int64(rate)))
-	if left := p.total - seen; left > 0 && rate > 0 {
+	text := fmt.Sprintf("%s: %s of %s, %s/s", p.what, formatBytes(seen), formatBytes(total), formatBytes(int64(rate)))
+	if left := total - seen; left > 0 && rate > 0 {
 		text += fmt.Sprintf(", %s left", (time.Duration(float64(left)/rate) * time.Second).Round(time.Second))
 	}
 	return text
@@ -68,6 +69,12 @@ func (p *progress) line(elapsed time.Duration) string {
 
 // add counts n bytes; it may be called from several goroutines.
 func (p *progress) add(n int64) { p.seen.Add(n) }
+
+// set says how far the work is, and of how much.
+func (p *progress) set(done, total int64) {
+	p.seen.Store(done)
+	p.total.Store(total)
+}
 
 // done stops showing.
 func (p *progress) done() {

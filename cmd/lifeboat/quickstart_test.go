@@ -12,11 +12,11 @@ import (
 
 // quickstartCommand runs in a process group of its own, with a temporary folder
 // of its own.
-func quickstartCommand(t *testing.T) (cmd *exec.Cmd, tmp string) {
+func quickstartCommand(t *testing.T, flags ...string) (cmd *exec.Cmd, tmp string) {
 	t.Helper()
 	tmp = t.TempDir()
-	cmd = exec.Command("lifeboat", "quickstart")
-	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "ETCDCTL_ENDPOINTS=http://127.0.0.1:1", "ETCDCTL_USERNAME=nobody:x")
+	cmd = exec.Command("lifeboat", append([]string{"quickstart"}, flags...)...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "ETCDCTL_ENDPOINTS=http://127.0.0.1:1", "ETCDCTL_USERNAME=nobody:x", "ETCDCTL_USER=nobody:x", "LIFEBOAT_REPO=/nowhere")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd, tmp
 }
@@ -29,30 +29,57 @@ func mustBeEmpty(t *testing.T, dir string) {
 	}
 }
 
-func TestQuickstartTellsTheStory(t *testing.T) {
-	cmd, tmp := quickstartCommand(t)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	for _, must := range []string{
+// stories are the two, and what each has to say.
+var stories = []struct {
+	flags []string
+	must  []string
+	stop  string // the line at which it is interrupted
+}{
+	{nil, []string{
+		"$ lifeboat serve --data-dir etcd --create --v3 --listen 127.0.0.1:0 &\nServing etcd on http://127.0.0.1:",
+		"902 keys are there\n",
+		"encrypted for age1",
+		"(exit code 3: it no longer boots)",
+		"passed, level boot\n",
+		"  boot ",
+		"all 902 keys are there, with the same values",
+	}, "$ lifeboat save"},
+	{[]string{"--v2"}, []string{
 		"$ lifeboat serve --data-dir etcd --create --listen 127.0.0.1:0 &\nServing etcd on http://127.0.0.1:",
 		"$ lifeboat backup --data-dir etcd --backup-dir backup\nBacked up etcd",
 		"$ rm -r etcd/member/wal\n",
 		"(exit code 1: it no longer boots)",
 		"$ lifeboat v2 get /config/motd\nAhoi, schöne neue Welt\n",
 		"all 13 keys and dirs are there",
-	} {
-		if !strings.Contains(string(out), must) {
-			t.Errorf("lacks %q:\n%s", must, out)
+	}, "$ lifeboat v2 set"},
+}
+
+func TestQuickstartTellsTheStory(t *testing.T) {
+	for _, story := range stories {
+		cmd, tmp := quickstartCommand(t, story.flags...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
 		}
+		for _, must := range story.must {
+			if !strings.Contains(string(out), must) {
+				t.Errorf("lacks %q:\n%s", must, out)
+			}
+		}
+		mustBeEmpty(t, tmp)
 	}
-	mustBeEmpty(t, tmp)
 }
 
 // Ctrl-C reaches the story and all that it started; nothing may stay.
 func TestQuickstartInterrupted(t *testing.T) {
-	cmd, tmp := quickstartCommand(t)
+	for _, story := range stories {
+		interrupt(t, story.stop, story.flags)
+	}
+}
+
+func interrupt(t *testing.T, at string, flags []string) {
+	t.Helper()
+	cmd, tmp := quickstartCommand(t, flags...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +92,7 @@ func TestQuickstartInterrupted(t *testing.T) {
 		if match := servingLine.FindStringSubmatch(lines.Text()); match != nil {
 			address = strings.TrimPrefix(match[1], "http://")
 		}
-		if strings.HasPrefix(lines.Text(), "$ lifeboat v2 set") {
+		if strings.HasPrefix(lines.Text(), at) {
 			if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGINT); err != nil {
 				t.Fatal(err)
 			}

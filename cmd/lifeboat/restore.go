@@ -35,18 +35,26 @@ type restoreOptions struct {
 	nodeID        string
 	assumeStopped bool
 	dryRun        bool
+	stored        restoreRepoOptions
+	shown         string // what is restored, if that is not the source as given
 	output        outputFlag
 }
 
 func newRestoreCommand(e *env) *cobra.Command {
 	var o restoreOptions
 	cmd := &cobra.Command{
-		Use:   "restore SOURCE --data-dir DIR",
+		Use:   "restore SOURCE|ID|latest --data-dir DIR",
 		Short: "Make the data dirs of a new cluster from a snapshot, a backup or a data dir",
 		Long: `Make the data dirs of a new cluster from SOURCE: a snapshot file, a copied
 member/snap/db, a data dir of etcd 3.4 or later, or a backup of one. Of a data
 dir the log after the backend is kept too, so that nothing that was
 acknowledged is lost.
+
+With --repo it is a backup in a repository: an ID or the beginning of one,
+latest (the default) or latest-verified, of those that --cluster, --before and
+--label leave. It is unpacked beside the data dir, every byte proved on the way,
+and restored from there. One that holds v2 data becomes the data dir of a
+cluster of one, as 'lifeboat backup' makes it.
 
 All members of --initial-cluster are made in one call, from one source: then
 --data-dir (and --wal-dir) has {name} where the member's name goes. With --name
@@ -62,25 +70,44 @@ The drop-in for etcdutl is 'lifeboat snapshot restore'.`,
 		Example: `  lifeboat restore backup.db --data-dir /var/lib/etcd --name m1 \
     --initial-cluster m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380,m3=https://10.0.0.3:2380
   lifeboat restore backup.db --data-dir '/restore/{name}' --initial-cluster m1=http://127.0.0.1:2380,m2=http://127.0.0.1:12380
-  lifeboat restore /var/lib/etcd --data-dir /var/lib/etcd-new --dry-run`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+  lifeboat restore /var/lib/etcd --data-dir /var/lib/etcd-new --dry-run
+  lifeboat restore --repo /backup/etcd latest --data-dir /var/lib/etcd --identity key.txt
+  lifeboat restore --repo s3://backups/etcd --before 2026-11-20T03:00:00Z --data-dir /var/lib/etcd`,
+		Args: usageArgs(cobra.MaximumNArgs(1)),
 	}
 	o.addFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		o.source = args[0]
+		o.source = strings.Join(args, "")
+		if o.stored.repo.means(o.source, e) {
+			if err := o.runRepo(cmd, e); err != nil {
+				return repoExit(fmt.Errorf("restore: %w", err))
+			}
+			return nil
+		}
+		if flag := o.stored.forRepo(cmd); flag != "" {
+			return withExit(exitUsage, fmt.Errorf("--%s is for a repository: --repo is needed (or $%s)", flag, repoVariable))
+		}
+		if o.source == "" {
+			return withExit(exitUsage, errors.New("what is to be restored? Give a snapshot, a backup, a data dir, or --repo"))
+		}
 		if o.keepClusterID || o.nodeID != "" {
 			return o.seed(cmd, e)
 		}
-		opts, err := o.parse()
-		if err != nil {
-			return withExit(exitUsage, err)
-		}
-		if err := o.run(cmd.Context(), e, opts); err != nil {
+		if err := o.restoreCluster(cmd, e); err != nil {
 			return restoreExit(fmt.Errorf("restore: %w", err))
 		}
 		return nil
 	}
 	return cmd
+}
+
+// restoreCluster makes the members of a new cluster.
+func (o *restoreOptions) restoreCluster(cmd *cobra.Command, e *env) error {
+	opts, err := o.parse()
+	if err != nil {
+		return withExit(exitUsage, err)
+	}
+	return o.run(cmd.Context(), e, opts)
 }
 
 func (o *restoreOptions) addFlags(cmd *cobra.Command) {
@@ -100,6 +127,7 @@ func (o *restoreOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.sourceWALDir, "source-wal-dir", "", "of a data dir: where its write-ahead log is, if not in it")
 	f.BoolVar(&o.assumeStopped, "assume-stopped", false, "no etcd runs on the source, though this system can't tell")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be written, and write nothing")
+	o.stored.addFlags(cmd)
 	addOutputFlag(cmd, &o.output)
 }
 
@@ -269,6 +297,9 @@ func (o *restoreOptions) run(ctx context.Context, e *env, p restorePlan) error {
 		fmt.Fprintln(e.Stderr, "warning:", warning)
 	}
 	report := newRestoreReport(plan, o, warnings)
+	if o.shown != "" {
+		report.Source = o.shown
+	}
 	if o.dryRun {
 		o.warnOccupied(e, plan)
 		return printRestore(e, o.output, report)

@@ -92,12 +92,17 @@ func (r *restoreReport) member(p *restore.Plan, t restore.Target) memberReport {
 // shellLine is a command line to paste into a shell.
 func shellLine(program string, args []string) string {
 	for _, arg := range args {
-		if strings.ContainsAny(arg, " \t\n'\"\\$`&;|<>()*?[]{}#~!") {
-			arg = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
-		}
-		program += " " + arg
+		program += " " + shellWord(arg)
 	}
 	return program
+}
+
+// shellWord quotes a word that a shell would take apart.
+func shellWord(word string) string {
+	if !strings.ContainsAny(word, " \t\n'\"\\$`&;|<>()*?[]{}#~!") {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // occupied tells whether a dir holds anything but what a fresh file system does.

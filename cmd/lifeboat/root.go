@@ -18,6 +18,8 @@ const (
 	exitDamage      = 3
 	exitUnreachable = 4
 	exitLocked      = 5
+	exitWrongKey    = 6
+	exitTooOld      = 7
 )
 
 // env is what a command may touch of the process that it runs in.
@@ -76,13 +78,22 @@ on a dead one, and on a damaged one. It never writes into what it reads.`,
 	})
 	root.AddCommand(
 		newBackupCommand(e),
+		newCheckCommand(e),
+		newCopyCommand(e),
 		newDBCommand(e),
 		newEmbeddedCommand(e),
 		newHashKVCommand(e),
+		newHoldCommand(e),
+		newInitCommand(e),
+		newKeygenCommand(e),
+		newListCommand(e),
 		newMemberCommand(e),
+		newPruneCommand(e),
 		newQuickstartCommand(e),
 		newRestoreCommand(e),
+		newSaveCommand(e),
 		newServeCommand(e),
+		newShowCommand(e),
 		newSnapCommand(e),
 		newSnapshotCommand(e),
 		newV2Command(e),

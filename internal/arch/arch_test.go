@@ -26,7 +26,7 @@ var layers = [][]string{
 	{"backup", "restore", "forensic"},
 	{"repository", "internal/datadir"},
 	{"storage", "walcodec", "snapcodec"},
-	{"internal/atomicfile", "internal/fixture"},
+	{"internal/atomicfile", "internal/fixture", "internal/s3server"},
 }
 
 func layerOf(pkg string) (layer int, owner string) {

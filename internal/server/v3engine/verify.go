@@ -151,7 +151,7 @@ func (v *Verification) contents(f *Finding) error {
 		return nil
 	}
 	v.want, err = figuresOf(b.DB)
-	f.Detail = fmt.Sprintf("%d entries; revision %d, compacted at %d, %d keys, hash %08x",
+	f.Detail = fmt.Sprintf("%d entries; revision %d, compacted at %d, %d keys, hashKV %d",
 		report.Entries, v.want.revision, v.want.compact, v.want.keys, v.want.hash)
 	return err
 }
@@ -365,9 +365,9 @@ func (v *Verification) hash(f *Finding) error {
 	case v.want.compact > 0 && v.server.Engine.oldHash():
 		f.Detail = fmt.Sprintf("%s hashes compacted deletions otherwise: the records are compared one by one instead", v.server.Engine)
 	case v.got.hash != v.want.hash:
-		f.problem("hash %08x at revision %d, want %08x", v.got.hash, v.want.revision, v.want.hash)
+		f.problem("hashKV %d at revision %d, want %d", v.got.hash, v.want.revision, v.want.hash)
 	default:
-		f.Detail = fmt.Sprintf("%08x at revision %d", v.got.hash, v.want.revision)
+		f.Detail = fmt.Sprintf("hashKV %d at revision %d", v.got.hash, v.want.revision)
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ type keyNode struct {
 // hiddenKey is not listed: it has to be asked for.
 const hiddenKey = "/config/_secret"
 
-func readKeys(ctx context.Context, url string) (keyTree, error) {
+func readV2Keys(ctx context.Context, url string) (keyTree, error) {
 	var t keyTree
 	for _, target := range []string{"/?recursive=true&sorted=true", hiddenKey} {
 		root, index, err := getKeys(ctx, url+"/v2/keys"+target)

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"filippo.io/age"
+	"github.com/spf13/cobra"
+)
+
+func newKeygenCommand(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "keygen FILE",
+		Short: "Make a key pair for encrypted backups",
+		Long: `Keygen writes a new age identity, the secret key, to FILE, and prints its
+recipient, the public key. The machine that backs up needs only the recipient
+(save --recipient); who restores needs FILE (--identity FILE). Keep a copy of it
+where the backups are not: without it they can't be read.
+
+FILE must not be there yet; - is the standard output. age-keygen makes the same.`,
+		Example: `  lifeboat keygen key.txt`,
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			identity, err := age.GenerateX25519Identity()
+			if err == nil {
+				err = writeIdentity(e, args[0], identity)
+			}
+			if err != nil {
+				return fmt.Errorf("keygen: %w", err)
+			}
+			to := e.Stdout
+			if args[0] == "-" {
+				to = e.Stderr
+			}
+			_, err = fmt.Fprintln(to, identity.Recipient())
+			return err
+		},
+	}
+}
+
+func writeIdentity(e *env, path string, identity *age.X25519Identity) error {
+	text := fmt.Sprintf("# created: %s\n# public key: %s\n%s\n", time.Now().Format(time.RFC3339), identity.Recipient(), identity)
+	if path == "-" {
+		_, err := io.WriteString(e.Stdout, text)
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(f, text); err != nil {
+		_ = f.Close()
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		_ = f.Close()
+		return err
+	}
+	return f.Close()
+}
