@@ -132,26 +132,11 @@ func (c checker) repository(path, name string, r *RepositoryConfig) {
 		c.add(path, "want url or s3")
 	case r.URL != "" && r.S3 != nil:
 		c.add(join(path, "s3"), "either this or url")
-	case r.S3 != nil:
-		c.s3(join(path, "s3"), r.S3)
 	default:
-		c.repositoryURL(join(path, "url"), r)
+		c.location(path, r)
 	}
 	c.encryption(path, r)
 	c.retention(join(path, "retention"), r.Retention)
-}
-
-func (c checker) s3(path string, s *S3Config) {
-	lock := join(path, "object-lock")
-	switch err := s.options().Validate(); {
-	case strings.Contains(s.Endpoint, "@"):
-		c.hideValue(join(path, "endpoint"))
-		c.add(join(path, "endpoint"), "keys do not stand in the URL: they come from the environment, ~/.aws or the machine's role, as with any AWS tool")
-	case s.LockDays > 0 && s.ObjectLock == "" && !c.told(lock):
-		c.add(join(path, "lock-days"), "needs object-lock")
-	case err != nil:
-		c.add(path, "%s", strings.TrimPrefix(err.Error(), "s3: "))
-	}
 }
 
 func (c checker) encryption(path string, r *RepositoryConfig) {
@@ -173,18 +158,6 @@ func (c checker) encryption(path string, r *RepositoryConfig) {
 		c.add(path, "either recipients or a passphrase")
 	case r.Plaintext && r.Encrypted():
 		c.add(join(path, "plaintext"), "contradicts the recipients or passphrase")
-	}
-}
-
-// sameRepositories notes two names for one place.
-func (c checker) sameRepositories() {
-	names := map[string]string{}
-	for name, r := range sorted(c.Repositories) {
-		where, _, _ := strings.Cut(r.Location(), "?")
-		if other, ok := names[where]; ok && where != "" {
-			c.add(join("repositories", name), "is the same place as %s", other)
-		}
-		names[where] = name
 	}
 }
 

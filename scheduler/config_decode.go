@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"errors"
+	"maps"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -29,9 +30,6 @@ const (
 	maxDepth = 100       // of brackets
 )
 
-// maxAliases is how many aliases of aliases are followed.
-const maxAliases = 20
-
 // decoder fills structs from the tree that the YAML parser made, and goes on
 // after what is wrong.
 type decoder struct {
@@ -50,6 +48,9 @@ func decode(src *source, data []byte, base string, v any) bool {
 	}
 	d := &decoder{source: src, base: base, anchors: map[string]ast.Node{}, left: maxNodes}
 	ast.Walk(d, root)
+	if !d.noLoop() {
+		return false
+	}
 	d.value("", root, reflect.ValueOf(v).Elem(), options{})
 	if d.left < 0 {
 		d.add(place{}, "", "more than %d values, with those that aliases repeat", maxNodes)
@@ -144,6 +145,48 @@ func (d *decoder) Visit(n ast.Node) ast.Visitor {
 		d.anchors[a.Name.String()] = a.Value
 	}
 	return d
+}
+
+// aliases collects the names of aliases in a tree.
+type aliases map[string]place
+
+// Visit notes an alias.
+func (a aliases) Visit(n ast.Node) ast.Visitor {
+	if alias, ok := n.(*ast.AliasNode); ok {
+		a[alias.Value.String()] = placeOf(n)
+	}
+	return a
+}
+
+// noLoop tells whether no anchor's value has an alias that leads back to it.
+func (d *decoder) noLoop() bool {
+	done := map[string]bool{} // false: being looked at
+	var visit func(name string) bool
+	visit = func(name string) bool {
+		if d.anchors[name] == nil || done[name] {
+			return true
+		}
+		done[name] = false
+		inner := aliases{}
+		ast.Walk(inner, d.anchors[name])
+		for _, next := range slices.Sorted(maps.Keys(inner)) {
+			if over, begun := done[next]; begun && !over {
+				d.add(inner[next], "", "this alias leads back to where it stands")
+				return false
+			}
+			if !visit(next) {
+				return false
+			}
+		}
+		done[name] = true
+		return true
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.anchors)) {
+		if !visit(name) {
+			return false
+		}
+	}
+	return true
 }
 
 // options are those of a struct tag.
@@ -259,7 +302,7 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value, o options) {
 
 // resolve goes from anchors and aliases to the node that they stand for.
 func (d *decoder) resolve(path string, n ast.Node) (ast.Node, bool) {
-	for range maxAliases {
+	for {
 		switch t := n.(type) {
 		case *ast.AnchorNode:
 			n = t.Value
@@ -280,8 +323,6 @@ func (d *decoder) resolve(path string, n ast.Node) (ast.Node, bool) {
 			return n, true
 		}
 	}
-	d.add(placeOf(n), path, "the alias leads back to itself")
-	return nil, false
 }
 
 // scalar is the text of a node that is one word or text.
@@ -336,7 +377,10 @@ func quote(text string) string {
 	return strconv.Quote(text)
 }
 
-var variable = regexp.MustCompile(`\$\{[^}]*\}?`)
+var (
+	variable = regexp.MustCompile(`\$\{[^}]*\}?`)
+	scheme   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]+:`)
+)
 
 func (d *decoder) text(path string, n ast.Node, v reflect.Value, o options) {
 	text, ok := scalar(n)
@@ -358,7 +402,7 @@ func (d *decoder) text(path string, n ast.Node, v reflect.Value, o options) {
 	if name := variable.FindString(text); name != "" && !o.raw {
 		d.add(placeOf(n), path, "%s is not replaced here: write the value itself; secrets are read through keys that end in -file or -env", name)
 	}
-	if o.path || o.location && !strings.Contains(text, "://") {
+	if o.path || o.location && !scheme.MatchString(text) {
 		text = d.file(path, n, text)
 	}
 	v.SetString(text)

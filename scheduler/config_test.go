@@ -222,8 +222,9 @@ func TestRelativePaths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.StateDir != "/srv/backup/state" || c.Repositories["backups"].Location() != "/srv/backup/backups" {
-		t.Errorf("state in %s, repository in %s", c.StateDir, c.Repositories["backups"].Location())
+	repo, err := c.Repositories["backups"].Location()
+	if err != nil || c.StateDir != "/srv/backup/state" || repo.Dir != "/srv/backup/backups" {
+		t.Errorf("state in %s, repository in %s (%v)", c.StateDir, repo, err)
 	}
 	if warnings := c.Warnings(); len(warnings) > 0 {
 		t.Errorf("warnings %v", warnings)
@@ -232,18 +233,16 @@ func TestRelativePaths(t *testing.T) {
 
 func TestLocation(t *testing.T) {
 	example := parseExample(t)
-	for name, want := range map[string]string{
-		"disk":   "file:///backup/etcd?limit-download=104857600&limit-upload=52428800",
-		"plain":  "/mnt/archive",
-		"bucket": "s3://etcd-backups/production?ca-file=%2Fetc%2Flifeboat%2Fs3-ca.pem&endpoint=https%3A%2F%2Fs3.example.com%3A9000&kms-key=alias%2Fbackups&lock-days=14&object-lock=governance&path-style=true&region=eu-central-1&sse=aws%3Akms&storage-class=STANDARD_IA",
+	beside := &RepositoryConfig{URL: "s3://b/p?region=eu", LimitUpload: 5}
+	for want, r := range map[string]*RepositoryConfig{
+		"file:///backup/etcd?limit-download=100MiB&limit-upload=50MiB": example.Repositories["disk"],
+		"/mnt/archive": example.Repositories["plain"],
+		"s3://etcd-backups/production?ca-file=%2Fetc%2Flifeboat%2Fs3-ca.pem&endpoint=https%3A%2F%2Fs3.example.com%3A9000&kms-key=alias%2Fbackups&lock-days=14&object-lock=governance&path-style=true&region=eu-central-1&sse=aws%3Akms&storage-class=STANDARD_IA": example.Repositories["bucket"],
+		"s3://b/p?limit-upload=5&region=eu": beside,
 	} {
-		if got := example.Repositories[name].Location(); got != want {
-			t.Errorf("%s is at %s, want %s", name, got, want)
+		if got, err := r.Location(); err != nil || got.String() != want {
+			t.Errorf("location %s (%v), want %s", got, err, want)
 		}
-	}
-	r := RepositoryConfig{URL: "s3://b/p?region=eu", LimitUpload: 5}
-	if got := r.Location(); got != "s3://b/p?region=eu&limit-upload=5" {
-		t.Errorf("is at %s", got)
 	}
 }
 

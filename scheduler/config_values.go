@@ -16,8 +16,8 @@ const (
 )
 
 var (
-	durationWant = errors.New("want a duration such as 30s, 15m, 2h, 7d or 4w")
-	days         = regexp.MustCompile(`^([0-9]{1,6})([wd])`)
+	errDuration = errors.New("want a duration such as 30s, 15m, 2h, 7d or 4w")
+	days        = regexp.MustCompile(`^([0-9]{1,6})([wd])`)
 )
 
 // parseDuration reads what time.ParseDuration reads, with weeks and days before
@@ -28,7 +28,7 @@ func parseDuration(text string) (time.Duration, error) {
 		n, err := strconv.Atoi(m[1])
 		unit := map[string]time.Duration{"w": week, "d": day}[m[2]]
 		if err != nil || time.Duration(n) > (math.MaxInt64-total)/unit {
-			return 0, durationWant
+			return 0, errDuration
 		}
 		total, rest = total+time.Duration(n)*unit, rest[len(m[0]):]
 	}
@@ -37,7 +37,7 @@ func parseDuration(text string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(rest)
 	if err != nil || d < 0 || d > math.MaxInt64-total || rest == "0" {
-		return 0, durationWant
+		return 0, errDuration
 	}
 	return total + d, nil
 }
@@ -46,7 +46,7 @@ func parseDuration(text string) (time.Duration, error) {
 type Size int64
 
 var (
-	sizeWant  = errors.New("want a size such as 512KiB, 10MiB or 1GiB")
+	errSize   = errors.New("want a size such as 512KiB, 10MiB or 1GiB")
 	sizeText  = regexp.MustCompile(`^([0-9]{1,18})(B|KiB|MiB|GiB|TiB|kB|MB|GB|TB)?$`)
 	sizeUnits = map[string]int64{
 		"": 1, "B": 1,
@@ -58,11 +58,11 @@ var (
 func parseSize(text string) (Size, error) {
 	m := sizeText.FindStringSubmatch(text)
 	if m == nil {
-		return 0, sizeWant
+		return 0, errSize
 	}
 	n, err := strconv.ParseInt(m[1], 10, 64)
 	if unit := sizeUnits[m[2]]; err != nil || n > math.MaxInt64/unit {
-		return 0, sizeWant
+		return 0, errSize
 	} else {
 		return Size(n * unit), nil
 	}
