@@ -104,7 +104,7 @@ func (s *sealer) takeFrame() *frame {
 		f.plain, f.sealed, f.done = f.plain[:0], f.sealed[:0], make(chan struct{})
 		return f
 	default:
-		return &frame{plain: make([]byte, 0, frameSize), done: make(chan struct{})}
+		return &frame{plain: make([]byte, 0, frameSize), sealed: make([]byte, 0, frameSize/2), done: make(chan struct{})}
 	}
 }
 
