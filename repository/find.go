@@ -22,6 +22,7 @@ type Selector struct {
 	ID      string            // Latest, LatestVerified, an id or a unique prefix of one; empty: Latest
 	Before  time.Time         // finished at or before this, so that nothing later is in it; zero: any
 	Labels  map[string]string // that the backup has, all of them
+	Damaged bool              // one that is known to be damaged is not passed over
 }
 
 // Find returns the backup that sel means, and why it is that one, in words for
@@ -121,7 +122,7 @@ func (r *Repository) findNewest(ctx context.Context, sel Selector) (*Backup, str
 
 // reject says why a backup is passed over, or nothing.
 func (sel Selector) reject(b *Backup, now time.Time) string {
-	if why := damage(b); why != "" {
+	if why := damage(b); why != "" && !sel.Damaged {
 		return why
 	}
 	if b.Pruned != nil && now.Sub(b.Pruned.Time) < markLife {

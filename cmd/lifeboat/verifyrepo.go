@@ -62,6 +62,7 @@ func (o *verifyOptions) choose(ctx context.Context, e *env, repo *repository.Rep
 		if err != nil {
 			return nil, withExit(exitUsage, err)
 		}
+		sel.Damaged = true // an older one that is sound must not hide it
 		b, why, err := repo.Find(ctx, sel)
 		if err != nil {
 			return nil, err
