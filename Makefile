@@ -9,7 +9,7 @@ SOAK ?= 10
 build:
 	$(GO) build -trimpath -o build/lifeboat ./cmd/lifeboat
 
-# The whole story on a server of our own: write, back up, wreck, restore, verify.
+# The whole story on an etcd of our own: write, save, wreck, verify, restore.
 demo:
 	$(GO) run ./cmd/lifeboat quickstart
 
