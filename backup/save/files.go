@@ -189,6 +189,7 @@ func (f *filesJob) capture(ctx context.Context) error {
 		}
 	}
 	if f.dir.Backend != nil {
+		f.tellCopy()
 		if f.backend, err = openBackend(ctx, f.dir, f.o.Scratch); err != nil {
 			return err
 		}
@@ -197,6 +198,16 @@ func (f *filesJob) capture(ctx context.Context) error {
 		return err
 	}
 	return f.coherent()
+}
+
+// tellCopy says why the backend is copied first.
+func (f *filesJob) tellCopy() {
+	switch b := f.dir.Backend; f.dir.Live {
+	case datadir.Running:
+		f.info("etcd is running on it: copying %s first", b.Path)
+	case datadir.LiveUnknown:
+		f.info("this system can't tell whether etcd is running on it: copying %s first", b.Path)
+	}
 }
 
 // coherent makes sure that snapshot, log and backend go together.
@@ -220,6 +231,7 @@ func (f *filesJob) coherent() error {
 
 // store puts all parts.
 func (f *filesJob) store(ctx context.Context) error {
+	f.total(f.size())
 	if f.backend != nil {
 		part := repository.Part{Name: "member/snap/db", Role: repository.RoleDB}
 		if err := f.put(ctx, part, f.backend.copyTo); err != nil {
@@ -236,6 +248,18 @@ func (f *filesJob) store(ctx context.Context) error {
 		return err
 	}
 	return f.putIncludes(ctx, f.includes)
+}
+
+// size is how many bytes the parts have.
+func (f *filesJob) size() int64 {
+	n := f.report.Used + sizeOf(f.includes)
+	if f.backend != nil {
+		n += f.backend.info.Size()
+	}
+	if f.snap != nil {
+		n += f.dir.Base.Size
+	}
+	return n
 }
 
 func (f *filesJob) copySnap(ctx context.Context, w io.Writer) error {
@@ -310,7 +334,7 @@ func (f *filesJob) sumUp() {
 	m.Kind = repository.Files
 	m.MemberID, m.MemberName = formatID(d.IDs.NodeID), d.Started[d.IDs.NodeID]
 	m.Members = members(d)
-	m.EtcdVersion = d.Facts.Origin.String()
+	m.EtcdVersion = f.origin()
 	m.RaftTerm, m.RaftIndex = f.report.LastTerm, f.report.LastIndex
 	if d.Base != nil && m.RaftIndex < d.Base.Index {
 		m.RaftTerm, m.RaftIndex = d.Base.Term, d.Base.Index
@@ -325,6 +349,22 @@ func (f *filesJob) sumUp() {
 		}
 	}
 	f.sumUpBackend()
+}
+
+// origin is the release that wrote the files, as far as they tell. The facts
+// lack what the backend says if that could not be read while etcd wrote it: then
+// the copy says it.
+func (f *filesJob) origin() string {
+	d := f.dir
+	switch {
+	case d.Backend == nil || d.Backend.Unread == nil:
+		return d.Facts.Origin.String()
+	case f.backend.meta.StorageVersion != "":
+		return f.backend.meta.StorageVersion
+	case f.backend.meta.Term != 0:
+		return datadir.R35.String()
+	}
+	return ""
 }
 
 // recorded tells of a snapshot that etcd was making when it was inspected: by

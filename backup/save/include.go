@@ -77,6 +77,15 @@ func includePart(path string) string {
 	return "include/" + strings.TrimLeft(filepath.ToSlash(path), "/")
 }
 
+// sizeOf is how many bytes the files have.
+func sizeOf(files []include) int64 {
+	var n int64
+	for _, file := range files {
+		n += file.info.Size()
+	}
+	return n
+}
+
 // copyTo writes the file's content to w. A file that changes meanwhile is an
 // error: half of it would be of another time.
 func (i include) copyTo(ctx context.Context, w io.Writer) error {

@@ -61,6 +61,8 @@ type liveJob struct {
 	cfg   clientv3.Config
 	avoid []string // endpoints that failed
 	size  int64    // of the image, bytes
+
+	included int64 // bytes of what is saved along
 }
 
 func (l *liveJob) save(ctx context.Context, includes []include) (*repository.Backup, error) {
@@ -74,6 +76,7 @@ func (l *liveJob) save(ctx context.Context, includes []include) (*repository.Bac
 	if err := l.putIncludes(ctx, includes); err != nil {
 		return nil, err
 	}
+	l.included = sizeOf(includes)
 	image, err := l.stream(ctx, &choice)
 	if err != nil {
 		return nil, err
@@ -117,6 +120,7 @@ func (l *liveJob) try(ctx context.Context, choice *live.Choice) (snapcodec.Image
 	for _, passed := range choice.Passed {
 		l.info("passed over %s", passed)
 	}
+	l.total(choice.DBSize + snapcodec.TrailerSize + l.included)
 	l.info("taking the snapshot from %s (member %x, etcd %s): %s", choice.Address, choice.MemberID, choice.Version, choice.Why)
 	return l.receive(ctx, choice.Address)
 }

@@ -28,6 +28,9 @@ type Options struct {
 	// nil: nobody is.
 	Info func(text string)
 	Warn func(text string)
+	// Total is called with about how many bytes there will be, once that is
+	// known, and again for another try.
+	Total func(bytes int64)
 	// Progress is called with the bytes of each piece of plain data that was
 	// handed to the repository. A part that is tried again is taken back by a
 	// negative number.
@@ -72,8 +75,14 @@ func (j *job) compareWithNewest(ctx context.Context) error {
 	if errors.Is(err, repository.ErrNotExist) {
 		return nil
 	}
-	if err != nil || len(list.Backups) == 0 {
+	if err != nil {
 		return err
+	}
+	if len(list.Damaged) > 0 {
+		j.warn("%d objects of %s in the repository can't be read, the first: %v", len(list.Damaged), j.cluster, list.Damaged[0].Err)
+	}
+	if len(list.Backups) == 0 {
+		return nil
 	}
 	newest := list.Backups[len(list.Backups)-1].Manifest
 	if newest.Encryption != "" && len(j.Recipients.Names()) == 0 && !j.Plaintext {
@@ -133,6 +142,12 @@ func (j *job) info(format string, args ...any) {
 func (j *job) warn(format string, args ...any) {
 	if j.Warn != nil {
 		j.Warn(fmt.Sprintf(format, args...))
+	}
+}
+
+func (j *job) total(n int64) {
+	if j.Total != nil {
+		j.Total(n)
 	}
 }
 
