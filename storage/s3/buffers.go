@@ -5,32 +5,47 @@ import (
 	"sync"
 )
 
-// buffers lends a bounded number of part buffers. Those lent out again and
-// again are the same ones; those not needed for a while are freed.
+// buffers lends a bounded number of part buffers, and frees them when all have
+// been given back.
 type buffers struct {
+	size  int64 // bytes
 	slots chan struct{}
-	free  sync.Pool
+
+	mu   sync.Mutex
+	free [][]byte
+	lent int
 }
 
 func newBuffers(n int, size int64) *buffers {
-	return &buffers{
-		slots: make(chan struct{}, n),
-		free:  sync.Pool{New: func() any { b := make([]byte, size); return &b }},
-	}
+	return &buffers{size: size, slots: make(chan struct{}, n)}
 }
 
 // borrow waits for a buffer. Nobody may wait for a second one while holding a
 // first that is only given back after that.
-func (b *buffers) borrow(ctx context.Context) (*[]byte, error) {
+func (b *buffers) borrow(ctx context.Context) ([]byte, error) {
 	select {
 	case b.slots <- struct{}{}:
-		return b.free.Get().(*[]byte), nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lent++
+	if last := len(b.free) - 1; last >= 0 {
+		buf := b.free[last]
+		b.free = b.free[:last]
+		return buf, nil
+	}
+	return make([]byte, b.size), nil
 }
 
-func (b *buffers) giveBack(buf *[]byte) {
-	b.free.Put(buf)
+func (b *buffers) giveBack(buf []byte) {
+	b.mu.Lock()
+	b.lent--
+	b.free = append(b.free, buf)
+	if b.lent == 0 {
+		b.free = nil
+	}
+	b.mu.Unlock()
 	<-b.slots
 }

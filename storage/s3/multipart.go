@@ -33,7 +33,7 @@ type upload struct {
 
 // multipart sends an object that begins with a full part, whose buffer it takes
 // over, and goes on with next and what body still holds.
-func (w *write) multipart(ctx context.Context, first *[]byte, next []byte, body *source) error {
+func (w *write) multipart(ctx context.Context, first []byte, next []byte, body *source) error {
 	u, err := w.begin(ctx)
 	if err != nil {
 		w.s.buffers.giveBack(first)
@@ -81,37 +81,40 @@ func (w *write) begin(ctx context.Context) (*upload, error) {
 
 // send reads part after part and sends those read meanwhile, as many at a time
 // as there are buffers. It has given back all of them when it returns.
-func (u *upload) send(ctx context.Context, buf *[]byte, next []byte, body *source) error {
+func (u *upload) send(ctx context.Context, first, next []byte, body *source) error {
 	g, ctx := errgroup.WithContext(ctx)
 	body.ctx = ctx // ends with the first part that fails
 	rest := io.MultiReader(bytes.NewReader(next), body)
-	g.Go(func() error { // reads
-		n, more := len(*buf), true
+	g.Go(func() error {
+		buf, n, more, err := first, len(first), true, error(nil)
 		for number := int32(1); ; number++ {
-			if number > u.s.limits.parts {
-				u.s.buffers.giveBack(buf)
-				return fmt.Errorf("it has more than %d parts of %d bytes: give a larger part size", u.s.limits.parts, u.s.o.PartSize)
+			if err == nil && n > 0 && number > u.s.limits.parts {
+				err = fmt.Errorf("it has more than %d parts of %d bytes: give a larger part size", u.s.limits.parts, u.s.o.PartSize)
 			}
-			full, data := buf, (*buf)[:n]
-			u.count(data)
-			g.Go(func() error {
-				defer u.s.buffers.giveBack(full)
-				return u.sendPart(ctx, number, data)
-			})
+			if err != nil || n == 0 {
+				u.s.buffers.giveBack(buf)
+				return err
+			}
+			u.sendLater(ctx, g, number, buf, n)
 			if !more {
 				return nil
 			}
-			var err error
 			if buf, err = u.s.buffers.borrow(ctx); err != nil {
 				return err
 			}
-			if n, more, err = fill(*buf, rest); err != nil || n == 0 {
-				u.s.buffers.giveBack(buf)
-				return err
-			}
+			n, more, err = fill(buf, rest)
 		}
 	})
 	return g.Wait()
+}
+
+// sendLater takes over a buffer that holds n bytes.
+func (u *upload) sendLater(ctx context.Context, g *errgroup.Group, number int32, buf []byte, n int) {
+	u.count(buf[:n])
+	g.Go(func() error {
+		defer u.s.buffers.giveBack(buf)
+		return u.sendPart(ctx, number, buf[:n])
+	})
 }
 
 // count takes the next part into account.

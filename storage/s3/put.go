@@ -109,8 +109,8 @@ func (w *write) put(ctx context.Context, body *source) error {
 	if err != nil {
 		return err
 	}
-	copy(*part, start)
-	n, more, err = fill((*part)[len(start):], body)
+	copy(part, start)
+	n, more, err = fill(part[len(start):], body)
 	rest := 0
 	if more { // is there anything behind the first part?
 		rest, _, err = fill(start, body)
@@ -122,7 +122,7 @@ func (w *write) put(ctx context.Context, body *source) error {
 	case err != nil:
 		return err
 	case rest == 0:
-		return w.single(ctx, (*part)[:len(start)+n])
+		return w.single(ctx, part[:len(start)+n])
 	}
 	return w.multipart(ctx, part, start[:rest], body)
 }
