@@ -231,6 +231,56 @@ func wantOneOf(t *testing.T, s *Store, want map[string][]string) {
 	wantFiles(t, s.dir, files...)
 }
 
+// What is durable depends on the order of the steps: the file before its name,
+// its name and its folders before the answer.
+func TestOrderOfOperations(t *testing.T) {
+	s := newStore(t)
+	var steps []string
+	s.sys.Before = func(op atomicfile.Op, name string) error {
+		key, _, isTemp := strings.Cut(name, tempMark)
+		if isTemp {
+			key += "~"
+		}
+		steps = append(steps, string(op)+" "+key)
+		return nil
+	}
+	want := func(what, order string) {
+		t.Helper()
+		if got := strings.Join(steps, ", "); got != order {
+			t.Errorf("%s: %s, want %s", what, got, order)
+		}
+		steps = nil
+	}
+	if err := put(s, "a/b/c", "text", create); err != nil {
+		t.Fatal(err)
+	}
+	want("create", "mkdir a/b, create a/b/c~, write a/b/c~, sync a/b/c~, link a/b/c, sync a/b, sync a, sync .")
+	mustPut(t, s, "a/b/c", "text")
+	want("replace", "mkdir a/b, create a/b/c~, write a/b/c~, sync a/b/c~, rename a/b/c, sync a/b, sync a, sync .")
+	if err := s.Delete(t.Context(), "a/b/c"); err != nil {
+		t.Fatal(err)
+	}
+	want("delete", "remove a/b/c, sync .")
+}
+
+// A folder that somebody else removes before it could be synced is no error.
+func TestDeleteWhileItsFolderIsRemoved(t *testing.T) {
+	s := newStore(t)
+	mustPut(t, s, "a/b/c", "text")
+	mustPut(t, s, "a/b/d", "text")
+	other := openStore(t, s.dir)
+	s.sys.Before = func(op atomicfile.Op, name string) error {
+		if op == atomicfile.OpSync && name == "a/b" {
+			return other.Delete(context.Background(), "a/b/d")
+		}
+		return nil
+	}
+	if err := s.Delete(t.Context(), "a/b/c"); err != nil {
+		t.Error(err)
+	}
+	wantFiles(t, s.dir)
+}
+
 func TestErrorsNameTheirCause(t *testing.T) {
 	tests := []struct {
 		name  string
