@@ -49,14 +49,7 @@ func (w *write) multipart(ctx context.Context, first []byte, next []byte, body *
 	return nil
 }
 
-// begin also looks whether a create-only Put is in vain, before the parts are
-// sent.
 func (w *write) begin(ctx context.Context) (*upload, error) {
-	if w.createOnly {
-		if err := w.refuseTaken(ctx); err != nil {
-			return nil, err
-		}
-	}
 	in := &awss3.CreateMultipartUploadInput{
 		Bucket: &w.s.o.Bucket, Key: w.s.object(w.key),
 		Metadata:             w.metadata(),

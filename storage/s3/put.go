@@ -105,6 +105,11 @@ func (w *write) put(ctx context.Context, body *source) error {
 	if !more {
 		return w.single(ctx, start[:n])
 	}
+	if w.createOnly { // before all of it is sent in vain
+		if err := w.refuseTaken(ctx); err != nil {
+			return err
+		}
+	}
 	part, err := w.s.buffers.borrow(ctx)
 	if err != nil {
 		return err
@@ -150,9 +155,8 @@ func (w *write) putObject(ctx context.Context, data []byte, ifNoneMatch *string)
 	return err
 }
 
-// askFirst waits for a nod before a body that is more than a few packets: a
-// server that refuses a condition may close the connection on what it won't
-// read, and its answer is lost with it.
+// askFirst waits for a nod before a body that is more than a few packets: what
+// a server refuses without reading it may cost the connection, and the answer.
 func askFirst(o *awss3.Options) { o.ContinueHeaderThresholdBytes = ahead }
 
 func (w *write) metadata() map[string]string { return map[string]string{tokenName: w.token} }
@@ -230,14 +234,21 @@ func (w *write) deleted(ctx context.Context) bool {
 }
 
 // outcome is err, or nil if the write has succeeded nevertheless: the answer to
-// its first try was lost, and the second one met the object of the first.
+// its first try was lost, and the second one met the object of the first. With
+// that of somebody else there, a lost answer may have said so: a server that
+// refuses a condition may close the connection on what it won't read.
 func (w *write) outcome(ctx context.Context, err error) error {
+	lost := err != nil && status(err) == 0
 	switch code(err) {
 	case "PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload":
 	default:
-		return err
+		if !lost || ctx.Err() != nil {
+			return err
+		}
 	}
-	token, headErr := w.standing(ctx)
+	look, cancel := context.WithTimeout(ctx, w.s.limits.cleanup)
+	defer cancel()
+	token, headErr := w.standing(look)
 	switch {
 	case headErr == nil && token == w.token:
 		return nil
