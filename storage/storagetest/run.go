@@ -7,7 +7,6 @@ import (
 	"crypto/cipher"
 	"encoding/binary"
 	"errors"
-	"io"
 	"slices"
 	"testing"
 	"time"
@@ -115,8 +114,9 @@ func (s suite) read(key string, r storage.Range) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(body)
-	return data, errors.Join(err, body.Close())
+	var data bytes.Buffer
+	_, err = data.ReadFrom(body)
+	return data.Bytes(), errors.Join(err, body.Close())
 }
 
 func (s suite) want(t *testing.T, key, data string) {
