@@ -327,25 +327,28 @@ func TestManifestsThatCannotBe(t *testing.T) {
 	repo, store := newRepository(t)
 	b := mustSave(t, repo, "prod", contents{"db": []byte("data")}, DraftOptions{})
 	for name, change := range map[string]func(*Manifest){
-		"kind":                 func(m *Manifest) { m.Kind = "other" },
-		"start":                func(m *Manifest) { m.Started = m.Started.Add(-time.Minute) },
-		"end":                  func(m *Manifest) { m.Finished = m.Started.Add(-1) },
-		"compression":          func(m *Manifest) { m.Compression = "gzip" },
-		"encryption":           func(m *Manifest) { m.Encryption = "gpg" },
-		"no recipients":        func(m *Manifest) { m.Encryption = encryptionAge },
-		"label":                func(m *Manifest) { m.Labels = map[string]string{"a b": "c"} },
-		"path of a part":       func(m *Manifest) { m.Parts[0].Name = "../../etc/passwd" },
-		"absolute path":        func(m *Manifest) { m.Parts[0].Name = "/etc/passwd" },
-		"role":                 func(m *Manifest) { m.Parts[0].Role = "x" },
-		"object elsewhere":     func(m *Manifest) { m.Parts[0].Object = "../x/db.zst" },
-		"object is a record":   func(m *Manifest) { m.Parts[0].Object = manifestName },
-		"negative size":        func(m *Manifest) { m.Parts[0].Size = -1 },
-		"nothing stored":       func(m *Manifest) { m.Parts[0].StoredSize = 0 },
-		"digest":               func(m *Manifest) { m.Parts[0].SHA256 = strings.ToUpper(m.Parts[0].SHA256) },
-		"mode":                 func(m *Manifest) { m.Parts[0].Mode = 0o4755 },
-		"the same part twice":  func(m *Manifest) { m.Parts = append(m.Parts, m.Parts[0]) },
-		"one object for two":   func(m *Manifest) { m.Parts = append(m.Parts, m.Parts[0]); m.Parts[1].Name = "other" },
-		"a file and a folder":  func(m *Manifest) { m.Parts = append(m.Parts, m.Parts[0]); m.Parts[1].Name, m.Parts[1].Object = "db/x", "x.zst" },
+		"kind":                func(m *Manifest) { m.Kind = "other" },
+		"start":               func(m *Manifest) { m.Started = m.Started.Add(-time.Minute) },
+		"end":                 func(m *Manifest) { m.Finished = m.Started.Add(-1) },
+		"compression":         func(m *Manifest) { m.Compression = "gzip" },
+		"encryption":          func(m *Manifest) { m.Encryption = "gpg" },
+		"no recipients":       func(m *Manifest) { m.Encryption = encryptionAge },
+		"label":               func(m *Manifest) { m.Labels = map[string]string{"a b": "c"} },
+		"path of a part":      func(m *Manifest) { m.Parts[0].Name = "../../etc/passwd" },
+		"absolute path":       func(m *Manifest) { m.Parts[0].Name = "/etc/passwd" },
+		"role":                func(m *Manifest) { m.Parts[0].Role = "x" },
+		"object elsewhere":    func(m *Manifest) { m.Parts[0].Object = "../x/db.zst" },
+		"object is a record":  func(m *Manifest) { m.Parts[0].Object = manifestName },
+		"negative size":       func(m *Manifest) { m.Parts[0].Size = -1 },
+		"nothing stored":      func(m *Manifest) { m.Parts[0].StoredSize = 0 },
+		"digest":              func(m *Manifest) { m.Parts[0].SHA256 = strings.ToUpper(m.Parts[0].SHA256) },
+		"mode":                func(m *Manifest) { m.Parts[0].Mode = 0o4755 },
+		"the same part twice": func(m *Manifest) { m.Parts = append(m.Parts, m.Parts[0]) },
+		"one object for two":  func(m *Manifest) { m.Parts = append(m.Parts, m.Parts[0]); m.Parts[1].Name = "other" },
+		"a file and a folder": func(m *Manifest) {
+			m.Parts = append(m.Parts, m.Parts[0])
+			m.Parts[1].Name, m.Parts[1].Object = "db/x", "x.zst"
+		},
 		"the id of another":    func(m *Manifest) { m.ID = m.ID[:len(m.ID)-6] + "zzzzzz" },
 		"the name of another":  func(m *Manifest) { m.Cluster = "other" },
 		"no id":                func(m *Manifest) { m.ID = "" },
@@ -392,7 +395,9 @@ func TestProofsAtOnce(t *testing.T) {
 }
 
 func TestProven(t *testing.T) {
-	at := func(level Level, result Result) Proof { return Proof{Level: level, Result: result, Tool: fmt.Sprint(level, " ", result)} }
+	at := func(level Level, result Result) Proof {
+		return Proof{Level: level, Result: result, Tool: fmt.Sprint(level, " ", result)}
+	}
 	for name, c := range map[string]struct {
 		proofs                  []Proof
 		digest, structure, boot bool
