@@ -119,7 +119,7 @@ func (n pageNote) withMark(k noteKind, mark uint64) pageNote {
 const markExact = 1 << (noteMarkBits - 1)
 
 // keyMark puts the start of a key in a mark's 38 bits, so that marks are never
-// in another order than keys. Revisions up to 137 milliards are their own mark.
+// in another order than keys. Revisions up to 137 billion are their own mark.
 func keyMark(key []byte) uint64 {
 	var b [8]byte
 	copy(b[:], key)
