@@ -9,8 +9,10 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,9 +22,11 @@ import (
 
 	"github.com/etcd-lifeboat/lifeboat/backup/live"
 	"github.com/etcd-lifeboat/lifeboat/backup/save"
+	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
 	"github.com/etcd-lifeboat/lifeboat/repository"
 	"github.com/etcd-lifeboat/lifeboat/snapcodec"
 	"github.com/etcd-lifeboat/lifeboat/storage/storagetest"
+	"github.com/etcd-lifeboat/lifeboat/walcodec"
 )
 
 func newRepository(t testing.TB) *repository.Repository {
@@ -442,4 +446,83 @@ func TestSaveFilesOfAV2Writer(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "backup")
 	lifeboat(t, "backup", "--data-dir", loadBackup(t, repo, b), "--backup-dir", out)
 	checkPrefix(t, etcd23, out, writes, floor)
+}
+
+// A member that is killed and started again and again is saved at any moment.
+func TestSaveFilesOfAMemberThatRestarts(t *testing.T) {
+	for _, r := range []release{etcd34, etcd37} {
+		t.Run(string(r), func(t *testing.T) {
+			t.Parallel()
+			e := start(t, r, newDataDir(t), "--snapshot-count", "300")
+			writeHistory(e)
+			ctx, cancel := context.WithCancel(t.Context())
+			var group sync.WaitGroup
+			defer func() { cancel(); group.Wait() }()
+			var acked atomic.Int64
+			client := e.v3()
+			group.Go(func() { writeThroughRestarts(ctx, client, &acked) })
+			group.Go(func() {
+				for n := 0; ctx.Err() == nil; n++ {
+					time.Sleep(time.Duration(150+n*37%400) * time.Millisecond)
+					e.Kill()
+					if err := e.Restart(); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+			repo := newRepository(t)
+			for range soak(t, 8) {
+				time.Sleep(100 * time.Millisecond)
+				want := acked.Load()
+				b, err := save.Files(t.Context(), repo, "c", e.dir, save.FilesOptions{Options: logging(t), Scratch: t.TempDir()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				dir, out := loadBackup(t, repo, b), newDataDir(t)
+				restored(t, dir, "--data-dir", out, "--initial-cluster", soleCluster)
+				if got := lastLogged(t, dir); got < want {
+					t.Errorf("the last value is %d, though %d was acknowledged before", got, want)
+				}
+			}
+		})
+	}
+}
+
+// writeThroughRestarts puts ever higher numbers and keeps the last that was
+// acknowledged.
+func writeThroughRestarts(ctx context.Context, client *clientv3.Client, acked *atomic.Int64) {
+	for n := int64(1); ctx.Err() == nil; n++ {
+		once, cancel := context.WithTimeout(ctx, time.Second)
+		if _, err := client.Put(once, "/n", fmt.Sprint(n)); err == nil {
+			acked.Store(n)
+		}
+		cancel()
+	}
+}
+
+// lastLogged is the last number in the log of a data dir.
+func lastLogged(t *testing.T, path string) int64 {
+	t.Helper()
+	var last int64
+	src, err := datadir.Inspect(t.Context(), path, datadir.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	err = src.Entries(0, func(_ walcodec.Record, e walcodec.Entry) error {
+		if walcodec.ClassifyEntry(e) != walcodec.V3Request {
+			return nil
+		}
+		r, err := walcodec.ParseInternalRequest(e.Data)
+		if err != nil || r.Put == nil || string(r.Put.Key) != "/n" {
+			return err
+		}
+		last, err = strconv.ParseInt(string(r.Put.Value), 10, 64)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return last
 }
