@@ -69,6 +69,11 @@ func (c *copying) run(ctx context.Context) error {
 	case there:
 		return c.confirm(ctx)
 	}
+	return c.finish(ctx, sealed)
+}
+
+// finish commits what was copied, and takes it back if it is not whole.
+func (c *copying) finish(ctx context.Context, sealed []byte) error {
 	if err := c.commit(ctx, sealed); err != nil {
 		return err
 	}
@@ -232,7 +237,7 @@ func (c *copying) commit(ctx context.Context, sealed []byte) error {
 	case compareErr == nil && errors.Is(err, storage.ErrExist):
 		return errRemovedThere
 	}
-	return err
+	return errors.Join(err, compareErr)
 }
 
 // missing says which part a folder lacks.
@@ -252,10 +257,7 @@ func (b *Backup) missing(f *folder) error {
 // confirm looks whether the target has the backup, manifest and parts, and
 // nobody is removing it.
 func (c *copying) confirm(ctx context.Context) error {
-	if err := c.to.awaitRemoval(ctx, c.b.key(""), c.claimed); err != nil {
-		return err
-	}
-	f, err := c.to.folder(ctx, c.b.key(""))
+	f, err := c.to.awaitRemoval(ctx, c.b.key(""), c.claimed)
 	switch {
 	case err != nil:
 		return err

@@ -50,7 +50,7 @@ func (r *Repository) hold(ctx context.Context, b *Backup, h Hold) error {
 	if err != nil {
 		return err
 	}
-	if err := r.awaitRemoval(ctx, b.key(""), put.Modified); err != nil {
+	if _, err := r.awaitRemoval(ctx, b.key(""), put.Modified); err != nil {
 		return err
 	}
 	return r.sameManifest(ctx, b)
@@ -89,19 +89,19 @@ func (r *Repository) putHold(ctx context.Context, b *Backup, h Hold) (storage.Ob
 }
 
 // awaitRemoval waits until the folder has no mark of a removal that was alive
-// at a time of the store's clock.
-func (r *Repository) awaitRemoval(ctx context.Context, folder string, at time.Time) error {
+// at a time of the store's clock, and returns what is in it then.
+func (r *Repository) awaitRemoval(ctx context.Context, prefix string, at time.Time) (*folder, error) {
 	live := func(mark storage.Object) bool { return alive(mark, at) }
 	for began := time.Now(); ; {
-		f, err := r.folder(ctx, folder)
+		f, err := r.folder(ctx, prefix)
 		if err != nil || !f.hasMark(live) {
-			return err
+			return f, err
 		}
 		if elapsed(began) >= pruneWait {
-			return ErrPruning
+			return nil, ErrPruning
 		}
 		if err := pause(ctx, pruneLook); err != nil {
-			return err
+			return nil, err
 		}
 	}
 }

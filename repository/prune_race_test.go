@@ -244,23 +244,24 @@ func TestVerifyWhilePruning(t *testing.T) {
 	}
 }
 
-// knewBefore tells whether the proof was put before the prune began the last
-// listing before it removed the manifest.
+// knewBefore tells whether the proof was put before the mark, after which the
+// prune looked again.
 func knewBefore(end ending, removed *Backup) bool {
-	at := func(upTo int, match func(step) bool) int {
-		for i := upTo - 1; i >= 0; i-- {
-			if match(end.log[i]) {
-				return i
-			}
-		}
-		return -1
-	}
-	deleted := at(len(end.log), func(s step) bool {
-		return s.actor == "prune" && s.method == "Delete" && s.key == removed.key(manifestName)
+	marked := lastStep(end, func(s step) bool {
+		return s.actor == "prune" && s.method == "Put" && strings.HasPrefix(s.key, removed.key(prunedDir))
 	})
-	marked := at(deleted, func(s step) bool { return s.actor == "prune" && s.method == "Put" })
-	proven := at(len(end.log), func(s step) bool { return s.actor == "verify" && s.method == "Put" })
+	proven := lastStep(end, func(s step) bool { return s.actor == "verify" && s.method == "Put" })
 	return proven >= 0 && proven < marked
+}
+
+// lastStep is the number of the last operation that matches, or -1.
+func lastStep(end ending, match func(step) bool) int {
+	for i, s := range slices.Backward(end.log) {
+		if match(s) {
+			return i
+		}
+	}
+	return -1
 }
 
 // TestSaveWhileCleaning has saves that began before or after what the limits
@@ -314,9 +315,9 @@ func TestSaveWhileCleaning(t *testing.T) {
 
 // copyScene is a backup to copy, and where to.
 type copyScene struct {
-	from, to           *Repository
-	source, target     *storagetest.Memory
-	backup, other, old *Backup // other is newer and in both places, old only in the target
+	from, to       *Repository
+	source, target *storagetest.Memory
+	backup, other  *Backup // other is newer and in both places
 }
 
 func newCopyScene(t *testing.T) copyScene {
@@ -430,13 +431,94 @@ func TestTwoCopiesAndAPrune(t *testing.T) {
 		scene{
 			store: c.target, actors: []actor{c.copier("first"), c.copier("second"), pruner("prune", Policy{Last: 1})}, switches: 2,
 			check: func(t *testing.T, end ending) {
+				checkTold(t, end)
 				checkWhole(t, end.store)
-				for _, name := range []string{"first", "prune"} {
-					if err := end.errs[name]; err != nil && !errors.Is(err, ErrPruning) && !errors.Is(err, ErrNotExist) {
-						t.Errorf("%s: %v", name, err)
-					}
+				c.checkThere(t, end, "first")
+				c.checkThere(t, end, "second")
+			},
+		}.play(t)
+	})
+}
+
+// checkThere wants a copy that ended well to be there at its end, with nobody
+// about to remove it, and later unless the prune removed it.
+func (c copyScene) checkThere(t *testing.T, end ending, name string) {
+	t.Helper()
+	if end.errs[name] != nil {
+		return
+	}
+	there := map[string]bool{}
+	last := lastStep(end, func(s step) bool { return s.actor == name })
+	for i, s := range end.log {
+		switch {
+		case s.err != nil || !strings.HasPrefix(s.key, c.backup.key("")):
+		case s.method == "Put":
+			there[s.key] = true
+		case s.method == "Delete":
+			if i > last && s.actor != "prune" && len(there) == len(c.backup.objects()) && there[s.key] {
+				t.Errorf("%s said that it is copied, and %s removed it", name, s.actor)
+			}
+			delete(there, s.key)
+		}
+		if i == last && len(there) != len(c.backup.objects()) {
+			t.Errorf("%s said that it is copied, and there was %v", name, there)
+		}
+	}
+}
+
+// TestCommitACopyWhilePruning has a prune remove what another copy brought
+// while this one puts the manifest, and dies.
+func TestCommitACopyWhilePruning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCopyScene(t)
+		if err := Copy(t.Context(), c.from, c.to, c.backup, nil); err != nil {
+			t.Fatal(err)
+		}
+		commit := actor{"copy", func(ctx context.Context, s storage.Store) error {
+			sealed, _, err := sealRecord(kindManifest, c.backup.Manifest)
+			if err != nil {
+				return err
+			}
+			again := &copying{to: &Repository{store: s, head: c.to.head}, b: c.backup, began: time.Now(), claimed: time.Now()}
+			return again.finish(ctx, sealed)
+		}}
+		scene{
+			store: c.target, actors: []actor{remover("prune", planned(t, c.to, Policy{Last: 1})), commit}, switches: 3, mortal: "copy",
+			check: func(t *testing.T, end ending) {
+				checkTold(t, end)
+				if end.errs["prune"] != nil {
+					t.Errorf("prune: %v", end.errs["prune"])
+				}
+				// A copy that dies with the manifest put, after a prune that ended, can't be helped.
+				looked := lastStep(end, func(s step) bool { return s.actor == "prune" && s.method == "List" })
+				came := lastStep(end, func(s step) bool { return s.method == "Put" && s.key == c.backup.key(manifestName) })
+				if !errors.Is(end.errs["copy"], storagetest.ErrCrashed) || came < looked {
+					checkWhole(t, end.store)
 				}
 			},
+		}.play(t)
+	})
+}
+
+// TestCopyAndHoldWhileTwoPrune has one prune end, the backup copied again, and
+// held, while the other prune that was to remove it is still about to.
+func TestCopyAndHoldWhileTwoPrune(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCopyScene(t)
+		if err := Copy(t.Context(), c.from, c.to, c.backup, nil); err != nil {
+			t.Fatal(err)
+		}
+		plan := planned(t, c.to, Policy{Last: 1})
+		hold := holder(c.backup)
+		again := actor{"hold", func(ctx context.Context, s storage.Store) error {
+			if err := c.copier("").do(ctx, s); err != nil {
+				return err
+			}
+			return hold.do(ctx, s)
+		}}
+		scene{
+			store: c.target, actors: []actor{remover("first", plan), remover("second", plan), again}, switches: 2,
+			check: func(t *testing.T, end ending) { checkHeld(t, end, c.backup) },
 		}.play(t)
 	})
 }
