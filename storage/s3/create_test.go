@@ -142,6 +142,17 @@ func TestProbe(t *testing.T) {
 	wantNoProbe(t, server)
 }
 
+// TestProbeByKeysThatMayOnlyAdd leaves the probe, and works.
+func TestProbeByKeysThatMayOnlyAdd(t *testing.T) {
+	s, m, _ := behind(t, s3server.Options{})
+	m.set(refuse(1000, 403, "AccessDenied", func(r *http.Request) bool { return r.Method == http.MethodDelete }), nil)
+	for i, want := range []error{nil, storage.ErrExist} {
+		if err := put(s, "a", noise(10), storage.PutOptions{CreateOnly: true}); !errors.Is(err, want) {
+			t.Errorf("create %d: %v, want %v", i, err, want)
+		}
+	}
+}
+
 // TestProbeIsLeft has a process die between its probe and the removal.
 func TestProbeIsLeft(t *testing.T) {
 	server := s3server.Start(t, s3server.Options{})

@@ -15,7 +15,8 @@
 //
 // A create-only Put sends If-None-Match: * with PutObject or
 // CompleteMultipartUpload. Amazon honours it. Any other server is asked once a
-// store, with a tiny object named .lifeboat-probe-… that is removed at once.
+// store, with a tiny object named .lifeboat-probe-… that is removed at once, if
+// the keys may.
 // Where the condition is ignored or refused, Put looks first, writes, waits a
 // second, and looks whether what is there is its own. That is weaker: if two
 // write within this second, the last one wins and the others get

@@ -56,14 +56,18 @@ func (s *Store) honours(ctx context.Context, p probe) (bool, error) {
 
 // tryCondition puts an object, and again on the condition that it isn't there.
 func (s *Store) tryCondition(ctx context.Context, p probe) (support, error) {
-	w := &write{s: s, key: probePrefix + rand.Text()}
-	if err := w.putObject(ctx, probeData, nil); err != nil {
+	key := probePrefix + rand.Text()
+	first, second := &write{s: s, key: key, token: rand.Text()}, &write{s: s, key: key, token: rand.Text()}
+	if err := first.putObject(ctx, probeData, nil); err != nil {
 		return unknown, err
 	}
-	err := p.again(ctx, w, aws.String("*"))
+	err := p.again(ctx, second, aws.String("*"))
 	after, cancel := s.afterwards(ctx)
 	defer cancel()
-	cleanErr := s.remove(after, w.key)
+	cleanErr := s.remove(after, key)
+	if status(cleanErr) == http.StatusForbidden { // keys that may only add
+		cleanErr = nil
+	}
 	switch {
 	case err == nil:
 		return ignored, cleanErr
