@@ -78,6 +78,11 @@ func programs(ctx context.Context, o options, work string) (paths, error) {
 		return paths{}, err
 	}
 	p := paths{out: outPath(work), self: self, etcd35: etcd35, etcd37: etcd37}
+	for program, path := range map[string]*string{"versitygw": &p.versitygw, "age": &p.age} {
+		if *path, err = filepath.Abs(filepath.Join("build", program, program)); err != nil {
+			return paths{}, err
+		}
+	}
 	if o.lifeboat != "" {
 		p.lifeboat, err = filepath.Abs(o.lifeboat)
 		return p, err
@@ -118,6 +123,13 @@ func measureRow(ctx context.Context, o options, r row, p paths, work string, tal
 		return result{}, err
 	}
 	res := result{Row: r.name, Work: r.work, DataBytes: n}
+	if r.setup != nil {
+		stop, err := r.setup(ctx, &p, work)
+		if err != nil {
+			return result{}, fmt.Errorf("%s: %w", r.name, err)
+		}
+		defer stop()
+	}
 	run := &runner{paths: p, talk: talk, scale: o.scale}
 	figures, err := run.rounds(ctx, o, r)
 	if err != nil {

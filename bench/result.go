@@ -86,17 +86,19 @@ func median(runs []float64) float64 {
 // judge fills in the budget and the verdict of res.
 func judge(r row, scale float64, res *result) {
 	res.MemoryBudget = r.memory
-	res.Budget = r.budget.seconds(scale, res.Limit)
+	res.Budget = r.budget.seconds(scale, res.Limit, res.Peer)
 	res.Verdict = verdict(*res)
 }
 
-// seconds is the budget, 0 when the limit that it depends on is unknown.
-func (b budget) seconds(scale float64, limit *figure) float64 {
+// seconds is the budget, 0 when what it depends on is unknown.
+func (b budget) seconds(scale float64, limit, peer *figure) float64 {
 	switch {
 	case b.fixed > 0:
 		return b.fixed.Seconds() * scale
-	case limit != nil:
+	case b.ofLimit > 0 && limit != nil:
 		return b.ofLimit * limit.Seconds
+	case b.ofPeer > 0 && peer != nil:
+		return b.ofPeer * peer.Seconds
 	default:
 		return 0
 	}

@@ -23,6 +23,8 @@ type row struct {
 	// check looks at what ours made, so that a command that does nothing is
 	// not called fast. It is run once, off the clock.
 	check func(ctx context.Context, r *runner, w row) error
+	// setup starts what the contenders work on, nil for nothing but the data.
+	setup func(ctx context.Context, p *paths, work string) (stop func() error, err error)
 }
 
 // contender is a program that does a row's work.
@@ -44,16 +46,20 @@ type paths struct {
 	lifeboat string
 	etcd35   string // the folder of etcd 3.5's binaries
 	etcd37   string // and of 3.7's
+
+	versitygw, age string
+	services       *services // nil without a setup
 }
 
 // file is one file of the row's data.
 func (p paths) file(name string) string { return filepath.Join(p.data, name) }
 
 // budget is the most that ours may take: a fixed time, or a multiple of what
-// the limit took in the same run.
+// the limit or the peer took in the same run.
 type budget struct {
 	fixed   time.Duration // at full scale
 	ofLimit float64
+	ofPeer  float64
 }
 
 // oursMemory is the budget of every command but replay (docs/performance.md).
@@ -63,7 +69,7 @@ const oursMemory = 64 << 20
 var walPart = filepath.Join("member", "wal")
 
 // rows is the table. A new row is a new entry.
-var rows = []row{
+var rows = append([]row{
 	{
 		name: "wal-verify",
 		work: "verify a log of 600k entries",
@@ -167,7 +173,7 @@ var rows = []row{
 		memory: oursMemory,
 		check:  checkSameOutput,
 	},
-}
+}, repositoryRows()...)
 
 // etcdutl37 is a contender that runs etcdutl 3.7 with these arguments.
 func etcdutl37(args func(p paths) []string) contender {

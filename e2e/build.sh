@@ -20,6 +20,7 @@ built() { cp "$scratch/$1" "../build/$1/stamp"; }
 package() {
   case $1 in
     etcd) echo go.etcd.io/etcd/server/v3 ;;
+    age) echo filippo.io/age/cmd/age ;;
     versitygw) echo github.com/versity/versitygw/cmd/versitygw ;;
     *) echo "go.etcd.io/etcd/$1/v3" ;;
   esac
@@ -59,12 +60,12 @@ build23() {
 }
 
 if [ $# -eq 0 ]; then
-  set -- etcd23 etcd35 etcd36 etcd37 versitygw
+  set -- etcd23 etcd35 etcd36 etcd37 versitygw age
 fi
 for module; do
   case $module in
     etcd23) build23 ;;
-    versitygw) build versitygw versitygw ;;
+    age | versitygw) build "$module" "$module" ;;
     *) build "$module" etcd etcdctl etcdutl ;;
   esac
 done
