@@ -27,7 +27,7 @@ type Role string
 
 // The roles.
 const (
-	RoleDB      Role = "db"      // the v3 backend, or a v3 snapshot without its hash trailer
+	RoleDB      Role = "db"      // the v3 backend, or a v3 snapshot with the SHA-256 at its end
 	RoleSnap    Role = "snap"    // a .snap file
 	RoleWAL     Role = "wal"     // a segment of the log
 	RoleInclude Role = "include" // a file that was saved along

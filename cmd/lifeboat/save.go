@@ -139,6 +139,7 @@ func (o *saveOptions) save(ctx context.Context, e *env, repo *repository.Reposit
 		Recipients: recipients, Labels: labels, Plaintext: o.recipients.plaintext, Include: o.include, Tool: tool(),
 		Info:     func(text string) { fmt.Fprintln(e.Stderr, text) },
 		Warn:     func(text string) { fmt.Fprintln(e.Stderr, "warning:", text) },
+		Total:    bar.total.Store,
 		Progress: bar.add,
 	}
 	if o.dataDir != "" {
