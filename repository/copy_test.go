@@ -220,6 +220,45 @@ func (c copyScene) checkAfterFault(t *testing.T, target storage.Store, met strin
 	checkCopy(t, c.source, target, c.backup)
 }
 
+// TestCopyTakesBack has parts go once they were committed.
+func TestCopyTakesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCopyScene(t)
+		if err := Copy(t.Context(), c.from, c.to, c.backup, nil); err != nil {
+			t.Fatal(err)
+		}
+		again := &copying{to: c.to, b: c.backup}
+		if err := again.takeBack(t.Context()); err != nil {
+			t.Errorf("it is whole: %v", err)
+		}
+		checkCopy(t, c.source, c.target, c.backup)
+
+		part := c.backup.key(c.backup.Manifest.Parts[1].Object)
+		if err := c.target.Delete(t.Context(), part); err != nil {
+			t.Fatal(err)
+		}
+		held := reread(t, c.to, c.backup)
+		if err := c.to.Hold(t.Context(), held, "evidence"); err != nil {
+			t.Fatal(err)
+		}
+		if err := again.takeBack(t.Context()); !isDamage(err) {
+			t.Errorf("it is held: %v", err)
+		}
+		if err := c.to.Release(t.Context(), held); err != nil {
+			t.Fatal(err)
+		}
+		if err := again.takeBack(t.Context()); !errors.Is(err, ErrNotExist) {
+			t.Errorf("it is not whole: %v", err)
+		}
+		if left := keysBelow(t, c.target, c.backup.key("")); len(left) > 0 {
+			t.Errorf("left is %q", left)
+		}
+		if err := again.takeBack(t.Context()); !errors.Is(err, ErrNotExist) {
+			t.Errorf("it is gone: %v", err)
+		}
+	})
+}
+
 func TestCopyTakesTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCopyScene(t)
