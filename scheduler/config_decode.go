@@ -94,13 +94,14 @@ func unreadable(data []byte) (place, string) {
 	depth := 0
 	for i, line := range strings.Split(string(data), "\n") {
 		at := place{line: i + 1, width: 1}
+		line = strings.TrimSuffix(line, "\r")
 		comment := false
 		for _, r := range line {
 			at.column++
 			switch {
 			case r == utf8.RuneError:
 				return at, "this is not UTF-8"
-			case unicode.IsControl(r) && r != '\r' && r != '\t':
+			case unicode.IsControl(r) && r != '\t':
 				return at, "a control character"
 			case r == '#':
 				comment = true

@@ -103,8 +103,11 @@ func (s *Schedule) between(last, slot time.Time) int {
 // which the daemon died in.
 type Progress struct {
 	// Last is the newest slot that was decided on, or at first the time since
-	// when the job is known.
+	// when the schedule is known.
 	Last time.Time `json:"last"`
+	// Schedule is what Last is of. When the job gets another one, that counts
+	// from then on: it has missed nothing before.
+	Schedule string `json:"schedule,omitempty"`
 	// Running is the slot whose run has begun and not ended.
 	Running time.Time `json:"running,omitzero"`
 	// Again is how often that run was begun again, because the daemon died in it.
@@ -159,6 +162,7 @@ type Decision struct {
 func (p *Progress) Look(s *Schedule, now time.Time, o LookOptions) Decision {
 	now = now.Round(0)
 	before := *p
+	p.follow(s, now)
 	d := Decision{Back: max(0, p.Last.Sub(now))}
 	if d.Back > maxStepBack {
 		p.Last = now
@@ -183,6 +187,15 @@ func (p *Progress) Look(s *Schedule, now time.Time, o LookOptions) Decision {
 	d.Next = due.Next
 	d.Changed = *p != before
 	return d
+}
+
+// follow takes note of the schedule.
+func (p *Progress) follow(s *Schedule, now time.Time) {
+	name := s.text + " " + s.o.Zone.String()
+	if p.Schedule != "" && p.Schedule != name {
+		p.Last = now
+	}
+	p.Schedule = name
 }
 
 // resume begins the run again that the daemon died in, if nothing newer is due.

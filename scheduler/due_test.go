@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -120,7 +121,7 @@ func TestNextAgreesWithAWalkOverTheClock(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, name := range []string{"Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Santiago", "Africa/Casablanca", "Asia/Kolkata"} {
 		z := zone(t, name)
-		for range 60 {
+		for range 40 {
 			minute, hour := pick(rng, 60), pick(rng, 24)
 			if rng.IntN(4) == 0 {
 				hour = "*"
@@ -168,21 +169,15 @@ func changesOf(z *time.Location, year int) []time.Time {
 // to. What is due is what the clock has passed since the minute before, unless
 // it passed that already on the same day.
 func walk(z *time.Location, from, to time.Time, minute, hour string) []time.Time {
-	in := func(n int, words string) bool {
-		return words == "*" || strings.Contains(","+words+",", fmt.Sprintf(",%d,", n))
-	}
-	done := map[string]bool{}
+	minutes, hours := numbers(minute), numbers(hour)
+	done := map[time.Time]bool{}
 	var due []time.Time
 	for at := from.Truncate(time.Minute).Add(-2 * day); !at.After(to); at = at.Add(time.Minute) {
 		before, now := at.Add(-time.Minute).In(z), at.In(z)
-		hit := false
-		if hour == "*" {
-			hit = in(now.Minute(), minute)
-		} else {
-			for _, wall := range passed(before, now) {
-				if in(wall.Minute(), minute) && in(wall.Hour(), hour) && !done[wall.String()] {
-					done[wall.String()], hit = true, true
-				}
+		hit := hour == "*" && minutes[now.Minute()]
+		for _, wall := range passed(before, now) {
+			if hour != "*" && minutes[wall.Minute()] && hours[wall.Hour()] && !done[wall] {
+				done[wall], hit = true, true
 			}
 		}
 		if hit && at.After(from) {
@@ -192,6 +187,17 @@ func walk(z *time.Location, from, to time.Time, minute, hour string) []time.Time
 	return due
 }
 
+// numbers are those of a list such as "1,2".
+func numbers(list string) map[int]bool {
+	set := map[int]bool{}
+	for word := range strings.SplitSeq(list, ",") {
+		if n, err := strconv.Atoi(word); err == nil {
+			set[n] = true
+		}
+	}
+	return set
+}
+
 // passed are the minutes that a wall clock went through from one minute to the
 // next: one, or all of a gap and one.
 func passed(before, now time.Time) []time.Time {
@@ -199,10 +205,18 @@ func passed(before, now time.Time) []time.Time {
 		return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), 0, 0, time.UTC)
 	}
 	minutes := []time.Time{face(now)}
+	if offsetOf(now) == offsetOf(before) {
+		return minutes
+	}
 	for m := face(before).Add(time.Minute); m.Before(face(now)); m = m.Add(time.Minute) {
 		minutes = append(minutes, m)
 	}
 	return minutes
+}
+
+func offsetOf(t time.Time) int {
+	_, offset := t.Zone()
+	return offset
 }
 
 func same(a, b []time.Time) bool {
@@ -320,6 +334,27 @@ func TestLook(t *testing.T) {
 				t.Errorf("a second look decided %+v", second)
 			}
 		})
+	}
+}
+
+func TestAnotherScheduleHasMissedNothing(t *testing.T) {
+	o := LookOptions{CatchUp: true}
+	daily, hourly := schedule(t, "0 2 * * *", "UTC"), schedule(t, "0 * * * *", "UTC")
+	p := &Progress{Last: at(t, 1, "02:00")}
+	if d := p.Look(daily, at(t, 2, "02:00"), o); d.Reason != OnTime {
+		t.Fatalf("decided %+v", d)
+	}
+	p.Finish()
+	if d := p.Look(hourly, at(t, 2, "12:30"), o); !d.Slot.IsZero() || d.Missed != 0 || !d.Next.Equal(at(t, 2, "13:00")) || !d.Changed {
+		t.Errorf("decided %+v", d)
+	}
+	if d := p.Look(hourly, at(t, 2, "15:30"), o); d.Reason != CatchUp || d.Missed != 2 {
+		t.Errorf("decided %+v", d)
+	}
+	// The same times on another clock are another schedule.
+	p.Finish()
+	if d := p.Look(schedule(t, "0 * * * *", "Asia/Kolkata"), at(t, 2, "17:45"), o); !d.Slot.IsZero() {
+		t.Errorf("decided %+v", d)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -53,20 +54,19 @@ type outcome struct {
 // restarted, with runs that take longer than there is time, through all changes
 // of the clock.
 func TestYear(t *testing.T) {
-	for _, job := range yearJobs {
+	var all []outcome
+	synctest.Test(t, func(t *testing.T) { all = simulate(t) })
+	for i, job := range yearJobs {
 		t.Run(job.name, func(t *testing.T) {
-			t.Parallel()
-			var got outcome
-			synctest.Test(t, func(t *testing.T) { got = simulate(t, job) })
-			want := expect(t, job)
+			got, want := all[i], expect(t, job)
 			if !slices.Equal(got.runs, want.runs) {
 				t.Errorf("runs differ: %s", firstDifference(got.runs, want.runs))
 			}
+			t.Logf("%d runs, missed %d, skipped %d, caught up %d", len(want.runs), want.missed, want.skipped, want.caughtUp)
 			got.runs, want.runs = nil, nil
-			if got.missed != want.missed || got.skipped != want.skipped || got.caughtUp != want.caughtUp {
+			if !reflect.DeepEqual(got, want) {
 				t.Errorf("counted %+v, want %+v", got, want)
 			}
-			t.Logf("%+v", want)
 		})
 	}
 }
@@ -86,70 +86,91 @@ func describe(start, slot time.Time, reason Reason) string {
 }
 
 // simulate lives through the year 2000, in which a bubble's clock begins.
-func simulate(t *testing.T, job yearJob) outcome {
-	s := schedule(t, job.cron, job.zone)
-	d := &simulatedDaemon{job: job, schedule: s}
-	d.disk, _ = json.Marshal(NewProgress(time.Now()))
-	for _, down := range downtimes {
-		d.live(t, instant(t, down[0]))
-		time.Sleep(time.Until(instant(t, down[1])))
+func simulate(t *testing.T) []outcome {
+	jobs := make([]*simulatedJob, len(yearJobs))
+	for i, job := range yearJobs {
+		jobs[i] = &simulatedJob{yearJob: job, schedule: schedule(t, job.cron, job.zone)}
+		jobs[i].write(NewProgress(time.Now()))
 	}
-	d.live(t, instant(t, "2001-01-01T00:00:30Z"))
-	var p Progress
-	if err := json.Unmarshal(d.disk, &p); err != nil {
-		t.Fatal(err)
+	for _, down := range periods(t) {
+		liveUntil(t, jobs, down[0])
+		time.Sleep(time.Until(down[1]))
 	}
-	d.got.missed, d.got.skipped, d.got.caughtUp = p.Missed, p.Skipped, p.CaughtUp
-	return d.got
+	liveUntil(t, jobs, instant(t, "2001-01-01T00:00:30Z"))
+	var all []outcome
+	for _, j := range jobs {
+		p := j.read(t)
+		j.got.missed, j.got.skipped, j.got.caughtUp = p.Missed, p.Skipped, p.CaughtUp
+		all = append(all, j.got)
+	}
+	return all
 }
 
-type simulatedDaemon struct {
-	job      yearJob
+type simulatedJob struct {
+	yearJob
 	schedule *Schedule
 	disk     []byte // the progress as JSON: all that outlives a kill
 	got      outcome
 }
 
-// live runs the loop until it is killed.
-func (d *simulatedDaemon) live(t *testing.T, until time.Time) {
-	ctx, cancel := context.WithDeadline(context.Background(), until)
-	defer cancel()
-	var p Progress
-	if err := json.Unmarshal(d.disk, &p); err != nil {
+func (j *simulatedJob) write(p Progress) { j.disk, _ = json.Marshal(p) }
+
+func (j *simulatedJob) read(t *testing.T) (p Progress) {
+	t.Helper()
+	if err := json.Unmarshal(j.disk, &p); err != nil {
 		t.Fatal(err)
 	}
-	p.Restart()
-	finished := make(chan struct{})
+	return p
+}
+
+// liveUntil runs the daemon's loop until it is killed.
+func liveUntil(t *testing.T, jobs []*simulatedJob, killed time.Time) {
+	ctx, cancel := context.WithDeadline(context.Background(), killed)
+	defer cancel()
+	progress, busy := make([]Progress, len(jobs)), make([]bool, len(jobs))
+	for i, j := range jobs {
+		progress[i] = j.read(t)
+		progress[i].Restart()
+	}
+	finished := make(chan int)
 	var running sync.WaitGroup
 	defer running.Wait()
-	busy := false
 	for ctx.Err() == nil {
-		decision := p.Look(d.schedule, time.Now(), LookOptions{Busy: busy, CatchUp: d.job.catchUp})
-		if decision.Changed {
-			d.disk, _ = json.Marshal(p)
-		}
-		if !decision.Slot.IsZero() {
-			d.got.runs = append(d.got.runs, describe(time.Now(), decision.Slot, decision.Reason))
-			busy = true
-			running.Go(func() {
-				if sleep(ctx, d.job.takes) {
-					finished <- struct{}{}
-				}
-			})
+		nap := lookAgain
+		for i, j := range jobs {
+			p, now := &progress[i], time.Now()
+			decision := p.Look(j.schedule, now, LookOptions{Busy: busy[i], CatchUp: j.catchUp})
+			if decision.Changed {
+				j.write(*p)
+			}
+			if !decision.Slot.IsZero() {
+				j.got.runs = append(j.got.runs, describe(now, decision.Slot, decision.Reason))
+				busy[i] = true
+				running.Go(func() {
+					if !slept(ctx, j.takes) {
+						return
+					}
+					select {
+					case finished <- i:
+					case <-ctx.Done():
+					}
+				})
+			}
+			nap = min(nap, decision.Sleep(now))
 		}
 		select {
 		case <-ctx.Done():
-		case <-finished:
-			busy = false
-			p.Finish()
-			d.disk, _ = json.Marshal(p)
-		case <-time.After(decision.Sleep(time.Now())):
+		case i := <-finished:
+			busy[i] = false
+			progress[i].Finish()
+			jobs[i].write(progress[i])
+		case <-time.After(nap):
 		}
 	}
 }
 
-// sleep tells whether it slept to its end.
-func sleep(ctx context.Context, d time.Duration) bool {
+// slept tells whether it slept to its end.
+func slept(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
 		return false
