@@ -119,7 +119,10 @@ func origin(m repository.Manifest) string {
 }
 
 func keysLine(m repository.Manifest) string {
-	text := fmt.Sprintf("%s at revision %d, compacted to %d", keyCount(m), m.Revision, m.CompactRevision)
+	text := fmt.Sprintf("%s at revision %d, never compacted", keyCount(m), m.Revision)
+	if m.CompactRevision > 0 {
+		text = fmt.Sprintf("%s at revision %d, compacted to %d", keyCount(m), m.Revision, m.CompactRevision)
+	}
 	if m.HashKV != nil {
 		text += fmt.Sprintf(", hashKV %d at %d", *m.HashKV, m.HashRevision)
 	}

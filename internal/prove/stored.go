@@ -152,7 +152,7 @@ func (s *stored) manifest(dir string, f *finding) error {
 		return err
 	}
 	m, got := s.backup.Manifest, s.found
-	f.detail = fmt.Sprintf("revision %d, compacted to %d, hashKV %d, %s", got.revision, got.compact, got.hash, count(int(got.keys), "key"))
+	f.detail = fmt.Sprintf("revision %d, compacted to %d, hashKV %d, %s", got.revision, max(got.compact, 0), got.hash, count(int(got.keys), "key"))
 	differ := func(what string, got, want int64) {
 		if got != want {
 			f.problem(fmt.Errorf("%s %d, the manifest says %d", what, got, want))
