@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 
 	"github.com/etcd-lifeboat/lifeboat/storage"
 )
@@ -47,7 +47,7 @@ func (r *Repository) clean(ctx context.Context, u Unfinished) Cleaning {
 		done.Outcome, done.Err = Failed, m.giveUp(ctx, err)
 	case f.committed() || f.touched(m):
 		done.Outcome, done.Err = Kept, m.withdraw(ctx)
-	case f.unfinished().held():
+	case holdsParts(f.names(m.name)):
 		done.Outcome, done.Err = Held, m.withdraw(ctx)
 	default:
 		done.Err = m.clear(ctx)
@@ -68,12 +68,7 @@ func (f *folder) touched(m *mark) bool {
 }
 
 func (u Unfinished) onlyMarks() bool {
-	for _, key := range u.Keys {
-		if !isMark(strings.TrimPrefix(key, backupPrefix(u.Cluster, u.ID))) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(u.names(), func(name string) bool { return !isMark(name) })
 }
 
 // cleanMarks removes the marks that prunes left which died at their very end.

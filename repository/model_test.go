@@ -55,6 +55,7 @@ type book struct {
 	made    map[string]*draftOf // every save that was tried, by id; both repositories share it
 	acked   map[string]bool     // ids that must be there
 	held    map[string]bool     // ids whose hold was acknowledged
+	freed   map[string]bool     // ids that the step under way releases
 	letGo   map[string]bool     // ids that a prune of the step under way removes
 	foreign map[string]string   // what is not ours, by key
 	listed  map[string]*Backup  // after the last step
@@ -77,7 +78,7 @@ func newWorld(t *testing.T) *world {
 		r, store := newRepository(t)
 		w.repos[i] = &book{
 			store: store, head: r.head, made: made, acked: map[string]bool{}, held: map[string]bool{},
-			letGo: map[string]bool{}, foreign: map[string]string{}, listed: map[string]*Backup{},
+			freed: map[string]bool{}, letGo: map[string]bool{}, foreign: map[string]string{}, listed: map[string]*Backup{},
 		}
 	}
 	return w
@@ -90,7 +91,7 @@ func (w *world) clone() *world {
 	for i, b := range w.repos {
 		c.repos[i] = &book{
 			store: cloneMemory(w.t, b.store), head: b.head, made: made, acked: maps.Clone(b.acked), held: maps.Clone(b.held),
-			letGo: map[string]bool{}, foreign: maps.Clone(b.foreign), listed: maps.Clone(b.listed),
+			freed: map[string]bool{}, letGo: map[string]bool{}, foreign: maps.Clone(b.foreign), listed: maps.Clone(b.listed),
 		}
 	}
 	return c
@@ -233,7 +234,7 @@ func (p *process) release(ctx context.Context) error {
 		return err
 	}
 	p.note("%s in %d", b.ID(), i)
-	p.book(func() { delete(p.w.repos[i].held, b.ID()) })
+	p.book(func() { p.w.repos[i].freed[b.ID()] = true })
 	return p.repo(i).Release(ctx, b)
 }
 
@@ -428,6 +429,7 @@ func (w *world) check() {
 				delete(book.acked, id)
 			}
 		}
+		maps.DeleteFunc(book.held, func(id string, _ bool) bool { return book.freed[id] })
 		for id := range book.held {
 			if listed[id] == nil || listed[id].Hold == nil {
 				w.t.Errorf("repository %d: %s is not held any more", i, id)
@@ -439,7 +441,7 @@ func (w *world) check() {
 				w.t.Errorf("repository %d: %s, which is not ours, reads %q, %v", i, key, data, err)
 			}
 		}
-		book.listed, book.letGo = listed, map[string]bool{}
+		book.listed, book.letGo, book.freed = listed, map[string]bool{}, map[string]bool{}
 	}
 }
 

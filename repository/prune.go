@@ -94,14 +94,19 @@ func decide(p Policy, l *Listing, now time.Time) []Decision {
 
 // held tells whether a hold keeps parts whose manifest is gone, and not because
 // a prune removed it.
-func (u Unfinished) held() bool {
-	var hold, parts bool
+func (u Unfinished) held() bool { return holdsParts(u.names()) }
+
+// names are those of the objects in the folder.
+func (u Unfinished) names() []string {
+	var names []string
 	for _, key := range u.Keys {
-		name := strings.TrimPrefix(key, backupPrefix(u.Cluster, u.ID))
-		hold = hold || name == holdName
-		parts = parts || isPartObject(name)
+		names = append(names, strings.TrimPrefix(key, backupPrefix(u.Cluster, u.ID)))
 	}
-	return hold && parts && !u.Pruned
+	return names
+}
+
+func holdsParts(names []string) bool {
+	return slices.Contains(names, holdName) && slices.ContainsFunc(names, isPartObject) && !slices.ContainsFunc(names, isMark)
 }
 
 // PruneOptions of an Apply; the zero value works.

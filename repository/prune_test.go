@@ -328,6 +328,82 @@ func TestPruneLeftovers(t *testing.T) {
 	})
 }
 
+// TestCleanLooksAgain changes a leftover between the plan and what comes of it.
+func TestCleanLooksAgain(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		comes string // object
+		age   time.Duration
+		want  Outcome
+	}{
+		{"nothing", "", 0, Removed},
+		{"a part", "wal-1.zst", LeftoverAge, Kept},
+		{"a part long ago", "wal-1.zst", LeftoverAge + time.Second, Removed},
+		{"a manifest", manifestName, 2 * day, Kept},
+		{"a hold", holdName, 2 * day, Held},
+		{"a mark", prunedDir + "20000101T000000Z-abcdef.json", 0, Kept},
+		{"a mark long ago", prunedDir + "20000101T000000Z-abcdef.json", 2 * day, Removed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, store := newRepository(t)
+				folder := backupPrefix("c", newID(time.Now()))
+				place(t, store, folder+"db.zst", "cut")
+				time.Sleep(LeftoverAge + time.Second)
+				plan := planned(t, r, Policy{Last: 1})
+				if c.comes != "" {
+					place(t, store, folder+c.comes, "{}")
+					if err := store.Age(folder+c.comes, c.age); err != nil {
+						t.Fatal(err)
+					}
+				}
+				before := keysBelow(t, store, folder)
+				result, err := plan.Apply(t.Context(), PruneOptions{})
+				if err != nil || len(result.Leftovers) != 1 || result.Leftovers[0].Outcome != c.want {
+					t.Fatalf("%+v, %v, want %s", result.Leftovers, err, c.want)
+				}
+				if c.want == Removed {
+					before = nil
+				}
+				if left := keysBelow(t, store, folder); !slices.Equal(left, before) {
+					t.Errorf("left is %q, want %q", left, before)
+				}
+			})
+		})
+	}
+}
+
+// TestHoldAfterAnUncertainRemoval has a prune get no answer to the removal of
+// the manifest: it may yet come to pass, so nobody may count on the hold.
+func TestHoldAfterAnUncertainRemoval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store := newRepository(t)
+		old := saved(t, r, store, 3*day)
+		saved(t, r, store, 2*day)
+		prune := &Repository{head: r.head, store: storagetest.NewFaulty(store, func(op storagetest.Op) storagetest.Fault {
+			if op.Method == "Delete" && op.Key == old.key(manifestName) {
+				return storagetest.Fault{Kind: storagetest.Fail, Err: storage.ErrUnreachable}
+			}
+			return storagetest.Fault{}
+		})}
+		result, err := planned(t, prune, Policy{Last: 1}).Apply(t.Context(), PruneOptions{})
+		if !errors.Is(err, storage.ErrUnreachable) || result.Removals[0].Outcome != Failed {
+			t.Errorf("%+v, %v", result.Removals, err)
+		}
+		if err := r.Hold(t.Context(), old, "audit"); !errors.Is(err, ErrPruning) {
+			t.Errorf("hold: %v", err)
+		}
+		time.Sleep(markLife)
+		if err := r.Hold(t.Context(), old, "audit"); err != nil {
+			t.Errorf("hold later: %v", err)
+		}
+		pruned(t, r, Policy{Last: 1})
+		if got := reread(t, r, old); got.Pruned != nil {
+			t.Errorf("it is marked still: %+v", got.Pruned)
+		}
+	})
+}
+
 // lockStore is a store with locks that can tell them.
 type lockStore struct{ storagetest.Locking }
 
