@@ -199,15 +199,21 @@ func (c *caller) readReply(body io.Reader) string {
 	return strings.TrimSpace(blankMarked(text[:min(maxReply, len(text))]))
 }
 
-// keepSecret keeps a URL out of errors, and its parts that servers repeat.
+// minSecretPart is how long a part of a URL has to be, in bytes, to be taken for
+// a secret of its own.
+const minSecretPart = 6
+
+func isSeparator(r rune) bool { return strings.ContainsRune("/?&=", r) }
+
+// keepSecret keeps a URL out of errors, and its parts, which servers repeat.
 func (c *caller) keepSecret(address string) {
 	c.secrets = append(c.secrets, address)
 	u, err := url.Parse(address)
 	if err != nil {
 		return
 	}
-	for _, part := range []string{u.RequestURI(), u.Path, u.EscapedPath(), u.RawQuery} {
-		if len(part) > 1 {
+	for _, part := range append(strings.FieldsFunc(u.RequestURI(), isSeparator), strings.Split(u.Path, "/")...) {
+		if len(part) >= minSecretPart {
 			c.secrets = append(c.secrets, part)
 		}
 	}
