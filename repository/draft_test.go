@@ -69,9 +69,9 @@ func mustList(t testing.TB, s storage.Store) *Listing {
 
 func TestPartsOfEverySize(t *testing.T) {
 	to, ids := newKey(t)
-	for _, o := range []DraftOptions{{}, {Recipients: to}, {Compression: CompressBetter}} {
+	for _, o := range []DraftOptions{{}, {Recipients: to, Compression: CompressBetter}} {
 		c := contents{}
-		for i, size := range []int{0, 1, 2, 4096, frameSize - 1, frameSize, frameSize + 1, 2 * frameSize, 5*frameSize + 12345} {
+		for i, size := range []int{0, 1, 2, 4096, frameSize - 1, frameSize, frameSize + 1, 2*frameSize + 12345} {
 			c[fmt.Sprintf("include/%d", size)] = noise(size, uint64(i))
 		}
 		repo, _ := newRepository(t)
@@ -290,7 +290,7 @@ func TestPutsAtOnce(t *testing.T) {
 	d := begin(t, repo, DraftOptions{Recipients: to})
 	c := contents{}
 	for i := range 20 {
-		c[fmt.Sprintf("member/wal/%d.wal", i)] = noise(i*frameSize/4, uint64(i))
+		c[fmt.Sprintf("member/wal/%d.wal", i)] = noise(i*frameSize/10, uint64(i))
 	}
 	var wg sync.WaitGroup
 	for name, data := range c {

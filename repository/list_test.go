@@ -40,9 +40,9 @@ func clockAt(text string) func() time.Time {
 
 func TestListHasAll(t *testing.T) {
 	repo, store := newRepository(t)
-	second := mustSave(t, repo, "prod", sample, DraftOptions{Now: clockAt("2026-01-02T00:00:00Z")})
-	first := mustSave(t, repo, "prod", sample, DraftOptions{Now: clockAt("2026-01-01T00:00:00Z")})
-	other := mustSave(t, repo, "prod-2", sample, DraftOptions{Now: clockAt("2026-01-01T12:00:00Z")})
+	second := mustSave(t, repo, "prod", tiny, DraftOptions{Now: clockAt("2026-01-02T00:00:00Z")})
+	first := mustSave(t, repo, "prod", tiny, DraftOptions{Now: clockAt("2026-01-01T00:00:00Z")})
+	other := mustSave(t, repo, "prod-2", tiny, DraftOptions{Now: clockAt("2026-01-01T12:00:00Z")})
 	dead := begin(t, repo, DraftOptions{Now: clockAt("2026-01-03T00:00:00Z")})
 	if _, err := dead.Put(t.Context(), db(), put([]byte("data"))); err != nil {
 		t.Fatal(err)
@@ -111,7 +111,7 @@ func TestListNamesDamage(t *testing.T) {
 			repo, store := newRepository(t)
 			var victim *Backup
 			for range 2 {
-				victim = mustSave(t, repo, "prod", sample, DraftOptions{})
+				victim = mustSave(t, repo, "prod", tiny, DraftOptions{})
 				if err := repo.AddProof(t.Context(), victim, Proof{Time: time.Now(), Level: Digest, Result: ResultPassed}); err != nil {
 					t.Fatal(err)
 				}
@@ -184,7 +184,7 @@ func moveFromOther(t *testing.T, s *storagetest.Memory, key string) {
 func TestListTellsAStoreThatFails(t *testing.T) {
 	memory := storagetest.NewMemory()
 	repo := initIn(t, memory)
-	b := mustSave(t, repo, "prod", sample, DraftOptions{})
+	b := mustSave(t, repo, "prod", tiny, DraftOptions{})
 	if err := repo.AddProof(t.Context(), b, Proof{Time: time.Now(), Level: Digest, Result: ResultPassed}); err != nil {
 		t.Fatal(err)
 	}
@@ -212,8 +212,8 @@ func TestListTellsAStoreThatFails(t *testing.T) {
 func TestListDuringAPrune(t *testing.T) {
 	memory := storagetest.NewMemory()
 	repo := initIn(t, memory)
-	keep := mustSave(t, repo, "prod", sample, DraftOptions{})
-	gone := mustSave(t, repo, "prod", sample, DraftOptions{})
+	keep := mustSave(t, repo, "prod", tiny, DraftOptions{})
+	gone := mustSave(t, repo, "prod", tiny, DraftOptions{})
 	if err := repo.AddProof(t.Context(), gone, Proof{Time: time.Now(), Level: Digest, Result: ResultPassed}); err != nil {
 		t.Fatal(err)
 	}
@@ -225,9 +225,9 @@ func TestListDuringAPrune(t *testing.T) {
 			_, _ = store.Put(t.Context(), o.Key, strings.NewReader(string(data)), storage.PutOptions{})
 		}
 		// Before its nth read, the listing loses all of the backup.
-		reads := 0
+		var reads atomic.Int64
 		repo.store = hooked{store, func() {
-			if reads++; reads == n+1 {
+			if reads.Add(1) == int64(n+1) {
 				_ = store.Delete(t.Context(), gone.key(manifestName))
 				for o := range store.List(t.Context(), gone.key("")) {
 					_ = store.Delete(t.Context(), o.Key)

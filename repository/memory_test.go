@@ -37,13 +37,13 @@ func allocated(f func()) int64 {
 // Whatever the parts' sizes, sealing them allocates little, in all: what is in
 // use at any time is less. Data that does not compress takes a third more.
 func TestSealingTakesLittleMemory(t *testing.T) {
-	const size = 96 << 20
+	const size = 16 << 20
 	to, _ := newKey(t)
 	block := noise(3<<19, 1) // longer than a frame
 	for i := range len(block) / 2 {
 		block[2*i] = 0 // it compresses to a quarter, as backends do
 	}
-	for c, limit := range map[Compression]int64{CompressFast: 24 << 20, CompressBetter: 32 << 20} {
+	for c, limit := range map[Compression]int64{CompressFast: 21 << 20, CompressBetter: 31 << 20} {
 		repo, store := newRepository(t)
 		repo.store = &discarding{Store: store, sizes: map[string]int64{}}
 		d := begin(t, repo, DraftOptions{Recipients: to, Compression: c})
@@ -78,7 +78,7 @@ func TestReadingTakesLittleMemory(t *testing.T) {
 	const limit = 16 << 20
 	to, ids := newKey(t)
 	repo, _ := newRepository(t)
-	b := mustSave(t, repo, "prod", contents{"db": make([]byte, 96<<20)}, DraftOptions{Recipients: to})
+	b := mustSave(t, repo, "prod", contents{"db": make([]byte, 32<<20)}, DraftOptions{Recipients: to})
 	took := allocated(func() {
 		r, err := b.Open(t.Context(), "db", ids)
 		if err != nil {

@@ -52,11 +52,15 @@ func noise(n int, seed uint64) []byte {
 // contents are the plain bytes of a backup's parts, by name.
 type contents map[string][]byte
 
+// sample has parts of several kinds and sizes.
 var sample = contents{
 	"db": noise(3<<20+77, 1),
 	"member/wal/0000000000000000-0000000000000000.wal": noise(100, 2),
 	"include/etc/kubernetes/pki/ca.crt":                {},
 }
+
+// tiny is for tests that are not about parts.
+var tiny = contents{"db": []byte("data")}
 
 func (c contents) role(name string) Role {
 	switch {
