@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // schedules and calendars name zones, and an image may have none
 )
 
 func main() {

@@ -84,11 +84,13 @@ func checkEndpoint(endpoint string) error {
 		return nil
 	}
 	u, err := url.Parse(endpoint)
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return fmt.Errorf("s3: endpoint %q: want a URL such as https://s3.example.com:9000", endpoint)
-	}
-	if u.User != nil {
+	switch {
+	case err != nil:
+		return errors.New("s3: endpoint: no URL: want one such as https://s3.example.com:9000")
+	case u.User != nil:
 		return errors.New("s3: endpoint: keys do not go into the URL, but into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or ~/.aws/credentials")
+	case u.Host == "" || (u.Scheme != "http" && u.Scheme != "https"):
+		return fmt.Errorf("s3: endpoint %q: want a URL such as https://s3.example.com:9000", endpoint)
 	}
 	return nil
 }
