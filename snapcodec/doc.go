@@ -16,9 +16,14 @@
 // the members, [RewriteSnap] writes a copy with another membership or version,
 // and [WriteMembershipSnap] makes a snapshot from nothing.
 //
+// # The v3 backend
+//
+// Start with [OpenDB] for a file, with [NewInspector] for an image that streams
+// by and is not kept, with [CopyLive] for a file that an etcd is writing.
+//
 // # Promises
 //
-// Everything is read through an io.ReaderAt and in a stream: memory stays flat,
+// Everything is read through an io.ReaderAt or in a stream: memory stays flat,
 // nothing is opened, locked, mapped or written. Damage is a [*CorruptError]
 // with file, offset and cause, never a panic. Bytes that an edit does not touch
 // are copied as they are.
