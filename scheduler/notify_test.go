@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -29,13 +30,15 @@ func aRun() RunRecord {
 func TestWebhook(t *testing.T) {
 	var got Notification
 	var header http.Header
-	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header = r.Header
 		body, _ := io.ReadAll(r.Body)
 		if r.Method != http.MethodPost || json.Unmarshal(body, &got) != nil {
 			w.WriteHeader(http.StatusBadRequest)
 		}
 	}))
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0) // bad certificates are meant
+	srv.StartTLS()
 	defer srv.Close()
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
