@@ -16,6 +16,11 @@
 //	clusters/NAME/backups/ID/hold.json         not pruned while it is there
 //	clusters/NAME/backups/ID/pruned/TIME.json  a removal is under way
 //
-// A part decompresses with zstd, after age where it is encrypted: no Lifeboat
-// is needed to read a backup.
+// No Lifeboat is needed to read a backup. A part is decrypted with age, where
+// it is encrypted, and decompressed with zstd; the manifest says which file it
+// is, with the SHA-256 before and after. A record's own is of its content as
+// compact JSON:
+//
+//	age -d -i key.txt db.zst.age | zstd -d > db
+//	jq -cj .manifest manifest.json | sha256sum
 package repository

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"filippo.io/age"
@@ -65,6 +66,9 @@ func (b *Backup) open(ctx context.Context, p Part, ids Identities) (*partReader,
 }
 
 func (b *Backup) encryptedFor() string {
+	if slices.Equal(b.Manifest.Recipients, []string{byPassphrase}) {
+		return "it is encrypted with a passphrase"
+	}
 	return "it is encrypted for " + strings.Join(b.Manifest.Recipients, ", ")
 }
 

