@@ -14,11 +14,12 @@ import (
 // two hours ago, so that nobody can tell yet whether the backup stays.
 var ErrPruning = errors.New("a removal of it is under way")
 
-// How long to wait for a removal to end or withdraw, and how long between two
-// looks.
+// How long to wait for a removal to end or withdraw, and how long between the
+// first looks and the later ones.
 const (
-	pruneWait = 15 * time.Second
-	pruneLook = 250 * time.Millisecond
+	pruneWait    = 15 * time.Second
+	pruneLook    = 250 * time.Millisecond
+	pruneLookMax = 2 * time.Second
 )
 
 // Hold keeps a backup from being pruned until [Repository.Release]. Once it
@@ -92,7 +93,8 @@ func (r *Repository) putHold(ctx context.Context, b *Backup, h Hold) (storage.Ob
 // at a time of the store's clock, and returns what is in it then.
 func (r *Repository) awaitRemoval(ctx context.Context, prefix string, at time.Time) (*folder, error) {
 	live := func(mark storage.Object) bool { return alive(mark, at) }
-	for began := time.Now(); ; {
+	began := time.Now()
+	for wait := pruneLook; ; wait = min(2*wait, pruneLookMax) {
 		f, err := r.folder(ctx, prefix)
 		if err != nil || !f.hasMark(live) {
 			return f, err
@@ -100,7 +102,7 @@ func (r *Repository) awaitRemoval(ctx context.Context, prefix string, at time.Ti
 		if elapsed(began) >= pruneWait {
 			return nil, ErrPruning
 		}
-		if err := pause(ctx, pruneLook); err != nil {
+		if err := pause(ctx, wait); err != nil {
 			return nil, err
 		}
 	}

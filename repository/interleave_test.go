@@ -29,7 +29,7 @@ import (
 type scene struct {
 	store    *storagetest.Memory
 	actors   []actor
-	switches int    // between actors that could go on
+	switches int    // between actors that could go on; one more with LIFEBOAT_SOAK
 	mortal   string // the actor that also dies at each of its operations, with one switch; empty: none
 	check    func(t *testing.T, end ending)
 }
@@ -63,6 +63,9 @@ func (s step) String() string {
 // play runs a scene in every order. It needs a synctest bubble.
 func (s scene) play(t *testing.T) {
 	t.Helper()
+	if soak(t, 1) > 1 {
+		s.switches++
+	}
 	runs := s.explore(t, s.switches, death{})
 	if s.mortal != "" {
 		for n := 1; ; n++ {
@@ -244,7 +247,7 @@ func (ts *turns) give(ready []string, r *route, sleeping bool, last string) stri
 	}
 	way := r.choose(free, others)
 	if way == len(ready) {
-		time.Sleep(pruneLook)
+		time.Sleep(pruneLookMax)
 		return last
 	}
 	ts.mu.Lock()

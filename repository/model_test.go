@@ -543,7 +543,7 @@ func (w *world) report(seed uint64) {
 }
 
 func TestModel(t *testing.T) {
-	seeds(t, soak(t, 15), func(seed uint64) {
+	seeds(t, soak(t, 8), func(seed uint64) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			campaign(w, rand.New(rand.NewPCG(seed, 2)), 60)
@@ -579,7 +579,7 @@ func TestModelCrashes(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 3))
 			w, deaths := newWorld(t), 0
-			for range 25 {
+			for range 15 {
 				s := randomStep(random)
 				s.faulty = false
 				for _, kind := range []storagetest.Kind{storagetest.Crash, storagetest.CrashAfter} {

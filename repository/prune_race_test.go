@@ -112,7 +112,7 @@ func TestHoldWhileTwoPrune(t *testing.T) {
 		saved(t, r, store, 2*day)
 		plan := planned(t, r, Policy{Last: 1})
 		scene{
-			store: store, actors: []actor{remover("first", plan), remover("second", plan), holder(old)}, switches: 2, mortal: "first",
+			store: store, actors: []actor{remover("first", plan), remover("second", plan), holder(old)}, switches: 1, mortal: "first",
 			check: func(t *testing.T, end ending) { checkHeld(t, end, old) },
 		}.play(t)
 	})
@@ -145,7 +145,7 @@ func TestPruneTwiceAtOnce(t *testing.T) {
 		newest := saved(t, r, store, 2*day)
 		plan := planned(t, r, Policy{Last: 1})
 		scene{
-			store: store, actors: []actor{remover("first", plan), remover("second", plan)}, switches: 2, mortal: "first",
+			store: store, actors: []actor{remover("first", plan), remover("second", plan)}, switches: 1, mortal: "first",
 			check: func(t *testing.T, end ending) {
 				checkTold(t, end)
 				if end.errs["second"] != nil {
@@ -226,7 +226,7 @@ func TestVerifyWhilePruning(t *testing.T) {
 					time.Sleep(time.Second)
 				}
 				scene{
-					store: store, switches: 3, mortal: "prune",
+					store: store, switches: 2, mortal: "prune",
 					actors: []actor{remover("prune", planned(t, r, Policy{Last: 1})), c.verify(old, mid)},
 					check: func(t *testing.T, end ending) {
 						l := checkWhole(t, end.store)
@@ -519,7 +519,7 @@ func TestCopyAndHoldWhileTwoPrune(t *testing.T) {
 			return hold.do(ctx, s)
 		}}
 		scene{
-			store: c.target, actors: []actor{remover("first", plan), remover("second", plan), again}, switches: 2,
+			store: c.target, actors: []actor{remover("first", plan), remover("second", plan), again}, switches: 1,
 			check: func(t *testing.T, end ending) { checkHeld(t, end, c.backup) },
 		}.play(t)
 	})
