@@ -345,11 +345,15 @@ func (t *liveTree) unknown(d *liveDiff, ids []uint64) (others []uint64) {
 	return others
 }
 
+// manyNew is how many pages below one page, and none of them known, tell that
+// nothing below is known either: not much was read so far.
+const manyNew = 8
+
 // compareGroup looks at pages that lie below one page: if one of them is a
 // leaf, so are the others.
 func (t *liveTree) compareGroup(d *liveDiff, group []uint64) error {
 	others := t.unknown(d, group)
-	leaves := slices.ContainsFunc(group, func(id uint64) bool {
+	leaves := len(others) == len(group) && len(group) > manyNew || slices.ContainsFunc(group, func(id uint64) bool {
 		return t.known.has(id) && t.have.has(id) && !t.inner.has(id)
 	})
 	for i, id := range others {
