@@ -52,9 +52,10 @@ type RunsStatus struct {
 	// FailuresInRow is how many runs have failed since the last good one.
 	FailuresInRow int `json:"failures_in_row"`
 
-	Skipped  int64 `json:"skipped"`   // slots that came while a run still ran
-	Missed   int64 `json:"missed"`    // slots that passed while the daemon was down, without a run of their own
-	CaughtUp int64 `json:"caught_up"` // late runs that stand for missed slots
+	Skipped   int64 `json:"skipped"`   // slots that came while a run still ran
+	Missed    int64 `json:"missed"`    // slots that passed while the daemon was down, without a run of their own
+	CaughtUp  int64 `json:"caught_up"` // late runs that stand for missed slots
+	Elsewhere int64 `json:"elsewhere"` // slots that another daemon ran
 
 	// Totals since the state was begun, which survive restarts. Failures are by
 	// cause.
