@@ -19,14 +19,15 @@ type Metric struct {
 	Help   string
 }
 
-// Labels of metrics.
+// Labels of metrics. It is not "job", which Prometheus itself gives to all that
+// it scrapes, so that ours would be renamed.
 var (
 	noLabels     []string
-	jobLabels    = []string{"cluster", "job"}
-	kindLabels   = []string{"cluster", "job", "kind"}
-	runLabels    = []string{"cluster", "job", "kind", "result", "cause"}
-	backupLabels = []string{"cluster", "job", "repository"}
-	proofLabels  = []string{"cluster", "job", "repository", "level"}
+	jobLabels    = []string{"cluster", "backup_job"}
+	kindLabels   = []string{"cluster", "backup_job", "kind"}
+	runLabels    = []string{"cluster", "backup_job", "kind", "result", "cause"}
+	backupLabels = []string{"cluster", "backup_job", "repository"}
+	proofLabels  = []string{"cluster", "backup_job", "repository", "level"}
 )
 
 // The metrics.

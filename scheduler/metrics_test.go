@@ -27,9 +27,9 @@ func TestMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		text := exposed(t, aDaemon(time.Now()))
 		now := time.Now().Unix()
-		backup := `{cluster="production",job="nightly",repository="disk"}`
-		proof := `{cluster="production",job="nightly",level="boot",repository="disk"}`
-		run := `{cluster="production",job="nightly",kind="backup"}`
+		backup := `{backup_job="nightly",cluster="production",repository="disk"}`
+		proof := `{backup_job="nightly",cluster="production",level="boot",repository="disk"}`
+		run := `{backup_job="nightly",cluster="production",kind="backup"}`
 		for _, want := range []string{
 			"lifeboat_backup_age_seconds" + backup + " 3600",
 			fmt.Sprintf("lifeboat_backup_timestamp_seconds%s %s", backup, float(now-3600)),
@@ -47,11 +47,11 @@ func TestMetrics(t *testing.T) {
 			"lifeboat_last_run_duration_seconds" + run + " 5",
 			"lifeboat_running" + run + " 0",
 			fmt.Sprintf("lifeboat_next_run_timestamp_seconds%s %s", run, float(now+60)),
-			`lifeboat_runs_total{cause="",cluster="production",job="nightly",kind="backup",result="success"} 7`,
-			`lifeboat_runs_total{cause="endpoint",cluster="production",job="nightly",kind="backup",result="failure"} 2`,
-			`lifeboat_runs_total{cause="disk",cluster="production",job="nightly",kind="backup",result="failure"} 0`,
-			`lifeboat_runs_total{cause="",cluster="production",job="nightly",kind="drill",result="success"} 0`,
-			`lifeboat_leader{cluster="production",job="nightly"} 1`,
+			`lifeboat_runs_total{backup_job="nightly",cause="",cluster="production",kind="backup",result="success"} 7`,
+			`lifeboat_runs_total{backup_job="nightly",cause="endpoint",cluster="production",kind="backup",result="failure"} 2`,
+			`lifeboat_runs_total{backup_job="nightly",cause="disk",cluster="production",kind="backup",result="failure"} 0`,
+			`lifeboat_runs_total{backup_job="nightly",cause="",cluster="production",kind="drill",result="success"} 0`,
+			`lifeboat_leader{backup_job="nightly",cluster="production"} 1`,
 			`version="0.1.0"`,
 		} {
 			if !strings.Contains(text, want) {
@@ -76,7 +76,7 @@ func TestMetricsOfNothing(t *testing.T) {
 			t.Errorf("has %s", not)
 		}
 	}
-	if !strings.Contains(text, `lifeboat_failures_in_row{cluster="c",job="n",kind="backup"} 0`) {
+	if !strings.Contains(text, `lifeboat_failures_in_row{backup_job="n",cluster="c",kind="backup"} 0`) {
 		t.Error("no failures_in_row")
 	}
 }
