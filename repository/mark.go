@@ -159,7 +159,10 @@ func (m *mark) clear(ctx context.Context) error {
 		if f.committed() && f.has(holdName) {
 			return errors.New("a copy of it came meanwhile, and is held")
 		}
-		if err := m.deleteAll(ctx, rest); err != nil {
+		switch err := m.deleteAll(ctx, rest); {
+		case errors.Is(err, storage.ErrRetained):
+			return errors.Join(err, m.withdraw(ctx))
+		case err != nil:
 			return err
 		}
 	}
@@ -182,12 +185,20 @@ func (m *mark) rest(f *folder) []storage.Object {
 	return rest
 }
 
+// deleteAll tries all. Its error is storage.ErrRetained only if that is all
+// that went wrong.
 func (m *mark) deleteAll(ctx context.Context, objects []storage.Object) error {
-	var errs []error
+	var errs, retained []error
 	for _, o := range objects {
-		if err := m.delete(ctx, o); err != nil {
+		switch err := m.delete(ctx, o); {
+		case errors.Is(err, storage.ErrRetained):
+			retained = append(retained, err)
+		case err != nil:
 			errs = append(errs, err)
 		}
+	}
+	if errs == nil {
+		errs = retained
 	}
 	return errors.Join(errs...)
 }

@@ -73,20 +73,28 @@ func (p *PrunePlan) Remove() []*Backup {
 	return all
 }
 
-// decide is what the policy says, and to keep what lies beside an unreadable
-// proof: that may be the proof that it is the last good one.
+// decide is what the policy says. A proof that can't be read may be the one that
+// found damage, so that a backup with one counts as damaged, or the one that
+// passed, so that it stays.
 func decide(p Policy, l *Listing, now time.Time) []Decision {
+	unread := make(map[*Backup]string)
+	for _, b := range l.Backups {
+		for _, bad := range l.Damaged {
+			if strings.HasPrefix(bad.Key, b.key(proofDir)) {
+				b.Damaged = append(b.Damaged, bad.Err)
+				unread[b] = bad.Key
+			}
+		}
+	}
 	decisions := p.Decide(l.Backups, now)
 	for i := range decisions {
 		d := &decisions[i]
-		for _, bad := range l.Damaged {
-			if !strings.HasPrefix(bad.Key, d.Backup.key(proofDir)) {
-				continue
-			}
-			if !d.Keep {
-				d.Keep, d.Reasons = true, nil
-			}
-			d.Reasons = append(d.Reasons, "a proof of it can't be read: "+bad.Key)
+		key, is := unread[d.Backup]
+		switch {
+		case is && d.Keep:
+			d.Reasons = append(d.Reasons, "a proof can't be read: "+key)
+		case is:
+			d.Keep, d.Reasons = true, []string{"a proof can't be read: " + key}
 		}
 	}
 	return decisions
@@ -139,7 +147,7 @@ type Removal struct {
 	Until   time.Time // Locked: when the lock ends; zero if the store does not tell
 	Reasons []string  // Kept: why
 	Freed   int64     // bytes
-	Err     error     // Failed and Locked: why. Removed: what of it is left for the next prune, and why
+	Err     error     // Failed and Locked: why. Removed: what of it is left for a later prune, and why
 }
 
 // Cleaning is what became of a leftover that a plan removes.
@@ -222,7 +230,7 @@ func (a *pruning) removeAll(ctx context.Context) error {
 		removal := a.remove(ctx, b)
 		a.result.Removals = append(a.result.Removals, removal)
 		a.result.Freed += removal.Freed
-		if removal.Err != nil && removal.Outcome != Locked {
+		if removal.Err != nil && !errors.Is(removal.Err, storage.ErrRetained) {
 			errs = append(errs, fmt.Errorf("backup %s of %s: %w", b.ID(), b.Cluster(), removal.Err))
 		}
 	}
@@ -233,7 +241,7 @@ func (a *pruning) removeAll(ctx context.Context) error {
 // it, removes the manifest, with which the backup is gone, and then the rest.
 func (a *pruning) remove(ctx context.Context, b *Backup) (done Removal) {
 	done.Backup = b
-	if done.Until, done.Err = a.lockedUntil(ctx, b); done.Err != nil {
+	if done.Until, done.Err = a.locked(ctx, b.key(manifestName)); done.Err != nil {
 		done.Outcome = Locked
 		return done
 	}
@@ -273,7 +281,7 @@ func (a *pruning) reconsider(ctx context.Context, b *Backup, m *mark) (Outcome, 
 	case f.has(holdName):
 		return Held, nil, nil
 	case a.changed(b.Cluster(), now, m):
-		if err := a.decideAgain(ctx, b.Cluster(), now); err != nil {
+		if err := a.decideAgain(ctx, b.Cluster(), now, m); err != nil {
 			return Failed, nil, err
 		}
 	}
@@ -299,12 +307,18 @@ func (a *pruning) changed(cluster string, now map[string]*folder, m *mark) bool 
 	return false
 }
 
-// decideAgain decides on a cluster's backups as they are now; seen is from
-// just before.
-func (a *pruning) decideAgain(ctx context.Context, cluster string, seen map[string]*folder) error {
+// decideAgain decides on a cluster's backups as they are now, but for the own
+// mark; seen is from just before.
+func (a *pruning) decideAgain(ctx context.Context, cluster string, seen map[string]*folder, m *mark) error {
 	l, err := a.repo.List(ctx, cluster)
 	if err != nil {
 		return err
+	}
+	others := slices.ContainsFunc(seen[m.folder].names(m.name), isMark)
+	for _, b := range l.Backups {
+		if b.key("") == m.folder && !others {
+			b.Pruned = nil
+		}
 	}
 	maps.DeleteFunc(a.decisions, func(_ string, d Decision) bool { return d.Backup.Cluster() == cluster })
 	maps.Copy(a.decisions, byPrefix(decide(a.plan.Policy, l, a.plan.Now)))
@@ -319,14 +333,14 @@ type locker interface {
 	LockedUntil(ctx context.Context, key string) (time.Time, error)
 }
 
-// lockedUntil fails if the store says that the backup is locked still, before
-// a mark is put that would be locked as well.
-func (a *pruning) lockedUntil(ctx context.Context, b *Backup) (time.Time, error) {
+// locked fails if the store says that an object is locked still. That is asked
+// before a mark is put, which would be locked as well.
+func (a *pruning) locked(ctx context.Context, key string) (until time.Time, err error) {
 	store, ok := storage.As[locker](a.repo.store)
 	if !ok {
 		return time.Time{}, nil
 	}
-	until, err := store.LockedUntil(ctx, b.key(manifestName))
+	until, err = store.LockedUntil(ctx, key)
 	if err != nil || !until.After(time.Now()) {
 		return time.Time{}, nil // removing it will tell
 	}
@@ -338,7 +352,7 @@ func (a *pruning) lockedUntil(ctx context.Context, b *Backup) (time.Time, error)
 func (a *pruning) withdrawAll(ctx context.Context) error {
 	var errs []error
 	for _, d := range a.plan.Decisions {
-		if !d.Keep || d.Backup.Pruned == nil {
+		if !d.Keep || d.Backup.Pruned == nil || a.markLocked(ctx, d.Backup) {
 			continue
 		}
 		n, err := a.repo.withdrawDead(ctx, d.Backup)
@@ -350,8 +364,18 @@ func (a *pruning) withdrawAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// withdrawDead removes dead marks from a backup. A mark of its own tells what
-// time it is in the store.
+func (a *pruning) markLocked(ctx context.Context, b *Backup) bool {
+	return slices.ContainsFunc(a.seen[b.key("")].names(""), func(name string) bool {
+		if !isMark(name) {
+			return false
+		}
+		_, err := a.locked(ctx, b.key(name))
+		return err != nil
+	})
+}
+
+// withdrawDead removes dead marks from a backup, but for those that the store
+// has locked. A mark of its own tells what time it is in the store.
 func (r *Repository) withdrawDead(ctx context.Context, b *Backup) (n int, err error) {
 	m, err := r.putMark(ctx, b.Cluster(), b.ID())
 	if err != nil {
@@ -366,10 +390,12 @@ func (r *Repository) withdrawDead(ctx context.Context, b *Backup) (n int, err er
 		if !isMark(name) || alive(o, m.put) {
 			continue
 		}
-		if err := m.delete(ctx, o); err != nil {
+		switch err := m.delete(ctx, o); {
+		case err == nil:
+			n++
+		case !errors.Is(err, storage.ErrRetained):
 			return n, err
 		}
-		n++
 	}
 	return n, nil
 }
@@ -381,13 +407,14 @@ func (a *pruning) lockAll(ctx context.Context, lock storage.Retainer) error {
 	}
 	until := time.Now().Add(a.o.LockFor)
 	var errs []error
-	for prefix, d := range a.decisions {
+	for _, prefix := range slices.Sorted(maps.Keys(a.decisions)) {
+		d := a.decisions[prefix]
 		if !d.Keep {
 			continue
 		}
 		for _, key := range d.Backup.objects() {
 			if err := lock.Retain(ctx, key, until); err != nil {
-				errs = append(errs, fmt.Errorf("lock %s: %w", prefix, err))
+				errs = append(errs, fmt.Errorf("lock %s: %w", key, err))
 				break
 			}
 			a.result.Extended++

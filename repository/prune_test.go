@@ -176,12 +176,35 @@ func TestPruneKeepsWhatItCannotRead(t *testing.T) {
 		if len(plan.Damaged) != 2 || len(plan.Remove()) != 0 || len(plan.Leftovers)+len(plan.Waiting) != 0 {
 			t.Errorf("damaged %v, removed %v, leftovers %v, %v", plan.Damaged, plan.Remove(), plan.Leftovers, plan.Waiting)
 		}
-		if why := plan.Decisions[0].Reasons; len(why) != 1 || !strings.HasPrefix(why[0], "a proof of it can't be read: ") {
+		if why := plan.Decisions[0].Reasons; len(why) != 1 || !strings.HasPrefix(why[0], "a proof can't be read: ") {
 			t.Errorf("reasons %q", why)
 		}
 		pruned(t, r, Policy{Last: 1})
 		if got := keysBelow(t, store, ""); !slices.Equal(got, before) {
 			t.Errorf("left is %q, want %q", got, before)
+		}
+	})
+}
+
+// TestPruneDoubtsWhatItCannotRead has the proof unread that found the newest
+// proven backup damaged: the one before it is the newest proven.
+func TestPruneDoubtsWhatItCannotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store := newRepository(t)
+		old, mid := saved(t, r, store, 3*day), saved(t, r, store, 2*day)
+		saved(t, r, store, day)
+		for _, b := range []*Backup{old, mid} {
+			if err := r.AddProof(t.Context(), b, Proof{Time: time.Now(), Level: Boot, Result: ResultPassed, Tool: "test"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		place(t, store, mid.key(proofDir+newID(time.Now())+".json"), "{")
+		plan := planned(t, r, Policy{Last: 1})
+		if d := plan.Decisions[0]; !d.Keep || !slices.Contains(d.Reasons, "newest proven by boot") {
+			t.Errorf("the older one: %+v", d)
+		}
+		if d := plan.Decisions[1]; !d.Keep {
+			t.Errorf("the newer one: %+v", d)
 		}
 	})
 }
@@ -203,20 +226,20 @@ func TestPruneLooksAgain(t *testing.T) {
 		}, Held, ""},
 		{"the only one proven", func(t *testing.T, r *Repository, _ *storagetest.Memory, old, _, _ *Backup) error {
 			return r.AddProof(t.Context(), old, proofOf(Boot, ResultPassed))
-		}, Kept, "newest proven by digest, but a prune has marked it; newest proven by structure, but a prune has marked it; newest proven by boot, but a prune has marked it"},
+		}, Kept, "newest proven by digest; newest proven by structure; newest proven by boot"},
 		{"a newer one proven too", func(t *testing.T, r *Repository, _ *storagetest.Memory, old, mid, _ *Backup) error {
 			return errors.Join(r.AddProof(t.Context(), old, proofOf(Boot, ResultPassed)), r.AddProof(t.Context(), mid, proofOf(Boot, ResultPassed)))
 		}, Removed, ""},
 		{"those that stay found damaged", func(t *testing.T, r *Repository, _ *storagetest.Memory, old, mid, newest *Backup) error {
 			return errors.Join(r.AddProof(t.Context(), mid, proofOf(Digest, ResultDamaged)), r.AddProof(t.Context(), newest, proofOf(Digest, ResultDamaged)))
-		}, Kept, "newest, but a prune has marked it; last 1 of 2, but a prune has marked it"},
+		}, Kept, "newest; last 1 of 2"},
 		{"another prune removed one that stays", func(t *testing.T, r *Repository, _ *storagetest.Memory, _, _, _ *Backup) error {
 			pruned(t, r, Policy{Last: 1})
 			return nil
 		}, Gone, ""},
 		{"one that stays lost its manifest", func(t *testing.T, r *Repository, store *storagetest.Memory, _, mid, _ *Backup) error {
 			return store.Delete(t.Context(), mid.key(manifestName))
-		}, Kept, "last 2 of 2, but a prune has marked it"},
+		}, Kept, "last 2 of 2"},
 		{"it can't be read", func(t *testing.T, r *Repository, store *storagetest.Memory, old, _, _ *Backup) error {
 			place(t, store, old.key(proofDir+newID(time.Now())+".json"), "{")
 			place(t, store, old.key(manifestName), "{")

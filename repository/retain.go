@@ -275,7 +275,7 @@ func doubt(b *Backup) string {
 // damage says what is wrong with a backup, or nothing.
 func damage(b *Backup) string {
 	if len(b.Damaged) > 0 {
-		return "parts of it are missing or cut"
+		return "not all of it can be read"
 	}
 	if p := damageFound(b); p != nil {
 		return "found damaged on " + p.Time.UTC().Format(time.DateOnly)
