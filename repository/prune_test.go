@@ -427,17 +427,49 @@ func TestHoldAfterAnUncertainRemoval(t *testing.T) {
 	})
 }
 
-// lockStore is a store with locks that can tell them.
-type lockStore struct{ storagetest.Locking }
+// lockStore is a store with locks that tells them.
+type lockStore struct {
+	storagetest.Locking
+	until map[string]time.Time
+}
 
-func (s lockStore) LockedUntil(ctx context.Context, key string) (time.Time, error) {
-	if err := s.Delete(ctx, "clusters/none"); err != nil {
-		return time.Time{}, err
+func (s lockStore) Retain(ctx context.Context, key string, until time.Time) error {
+	s.until[key] = until
+	return s.Locking.Retain(ctx, key, until)
+}
+
+func (s lockStore) LockedUntil(_ context.Context, key string) (time.Time, error) {
+	return s.until[key], nil
+}
+
+// TestPruneLeavesLockedMarks has a prune die whose mark the store locks.
+func TestPruneLeavesLockedMarks(t *testing.T) {
+	for _, tells := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			r, store := newRepository(t)
+			b := saved(t, r, store, 3*day)
+			m, err := r.putMark(t.Context(), "c", b.ID())
+			if err != nil {
+				t.Fatal(err)
+			}
+			locking := lockStore{storagetest.Locking{Memory: store}, map[string]time.Time{}}
+			if err := locking.Retain(t.Context(), m.key(), time.Now().Add(2*day)); err != nil {
+				t.Fatal(err)
+			}
+			if r.store = locking.Locking; tells {
+				r.store = locking
+			}
+			time.Sleep(day)
+			before := objectsIn(t, store)
+			if got := pruned(t, r, Policy{Last: 1}); got.Withdrawn != 0 || objectsIn(t, store) != before {
+				t.Errorf("%d withdrawn, left is %s", got.Withdrawn, objectsIn(t, store))
+			}
+			time.Sleep(2 * day)
+			if got := pruned(t, r, Policy{Last: 1}); got.Withdrawn != 1 || reread(t, r, b).Pruned != nil {
+				t.Errorf("later: %d withdrawn, left is %s", got.Withdrawn, objectsIn(t, store))
+			}
+		})
 	}
-	if key == "" {
-		return time.Time{}, storage.ErrNotExist
-	}
-	return time.Now().Add(time.Hour), nil
 }
 
 func TestPruneLocks(t *testing.T) {
@@ -457,7 +489,7 @@ func TestPruneLocks(t *testing.T) {
 		if got := listedIDs(t, store); !slices.Equal(got, []string{old.ID(), newest.ID()}) {
 			t.Errorf("left are %q", got)
 		}
-		r.store = lockStore{storagetest.Locking{Memory: store}}
+		r.store = lockStore{storagetest.Locking{Memory: store}, map[string]time.Time{old.key(manifestName): time.Now().Add(day)}}
 		result, err = planned(t, r, Policy{Last: 1}).Apply(t.Context(), PruneOptions{})
 		if err != nil || result.Removals[0].Outcome != Locked || result.Removals[0].Until.IsZero() {
 			t.Errorf("one whose lock is known: %+v, %v", result.Removals, err)
