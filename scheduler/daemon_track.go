@@ -292,6 +292,7 @@ func (t *track) finish(rec RunRecord) (failedBefore bool) {
 	}
 	t.mu.Unlock()
 	t.write()
+	t.writeHistory()
 	return failedBefore
 }
 
@@ -301,8 +302,20 @@ func (t *track) write() {
 	t.mu.Lock()
 	data, err := json.Marshal(t.state)
 	t.mu.Unlock()
+	t.put(stateKey{t.key, false}, data, err)
+}
+
+// writeHistory keeps the records of the last runs.
+func (t *track) writeHistory() {
+	t.mu.Lock()
+	data, err := json.Marshal(jobHistory{stateFormat, t.key.job, t.key.kind, t.state.Runs})
+	t.mu.Unlock()
+	t.put(stateKey{t.key, true}, data, err)
+}
+
+func (t *track) put(key stateKey, data []byte, err error) {
 	if err == nil {
-		err = t.d.state.write(t.key.kind, t.key.job, append(data, '\n'))
+		err = t.d.state.write(key, append(data, '\n'))
 	}
 	if err != nil {
 		t.log.Error("the state can't be written: after a restart some runs may come again", "error", err.Error())
@@ -311,28 +324,45 @@ func (t *track) write() {
 
 // restore reads the state, or finds out what to go on from.
 func (t *track) restore(ctx context.Context) {
-	data, err := t.d.state.read(t.key.kind, t.key.job)
-	var state jobState
-	if err == nil {
-		state, err = decodeState(data, t.key.kind, t.key.job)
-	}
-	switch {
-	case err == nil:
-		state.restart(time.Now())
-	case errors.Is(err, fs.ErrNotExist):
+	state, err := t.read()
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.log.Error("the state can't be read: it is begun anew", "error", err.Error())
+		}
+		runs := state.Runs
 		state = newJobState(t.key.kind, t.key.job, t.rebuild(ctx))
-	default:
-		t.log.Error("the state can't be read: it is begun anew", "error", err.Error())
-		state = newJobState(t.key.kind, t.key.job, t.rebuild(ctx))
+		state.Runs = runs
 	}
+	died := state.Running != nil
+	state.restart(time.Now())
 	t.mu.Lock()
 	t.state = state
-	onDemand := t.schedule() == nil
-	if onDemand {
+	if t.schedule() == nil {
 		t.state.Progress.Finish()
 	}
 	t.mu.Unlock()
 	t.write()
+	if died {
+		t.writeHistory()
+	}
+}
+
+// read reads the state and the records of the last runs. Without those it goes
+// on.
+func (t *track) read() (jobState, error) {
+	var state jobState
+	data, err := t.d.state.read(stateKey{t.key, false})
+	if err == nil {
+		state, err = decodeState(data, t.key.kind, t.key.job)
+	}
+	runs, historyErr := t.d.state.read(stateKey{t.key, true})
+	if historyErr == nil {
+		state.Runs, historyErr = decodeHistory(runs, t.key.kind, t.key.job)
+	}
+	if historyErr != nil && !errors.Is(historyErr, fs.ErrNotExist) {
+		t.log.Error("the records of the last runs can't be read: they are begun anew", "error", historyErr.Error())
+	}
+	return state, err
 }
 
 // rebuildLimit is how long to look for the newest backup.
@@ -373,10 +403,8 @@ func (t *track) rebuild(ctx context.Context) Progress {
 func (t *track) once(ctx context.Context) RunRecord {
 	t.mu.Lock()
 	t.state = newJobState(t.key.kind, t.key.job, NewProgress(time.Now()))
-	if data, err := t.d.state.read(t.key.kind, t.key.job); err == nil {
-		if state, err := decodeState(data, t.key.kind, t.key.job); err == nil {
-			t.state = state
-		}
+	if state, err := t.read(); err == nil {
+		t.state = state
 	}
 	interrupted := t.state.Running // of a daemon that died; it finds that out itself
 	t.mu.Unlock()
@@ -389,6 +417,7 @@ func (t *track) once(ctx context.Context) RunRecord {
 	t.state.finish(rec)
 	t.state.Running = interrupted
 	t.write()
+	t.writeHistory()
 	r.tell(context.WithoutCancel(ctx), rec, failedBefore)
 	return rec
 }

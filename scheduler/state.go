@@ -34,9 +34,19 @@ type jobState struct {
 	Successes     int64           `json:"successes"`
 	Failures      map[Cause]int64 `json:"failures"`
 
-	Running     *RunRecord  `json:"running,omitempty"`
-	LastSuccess *RunRecord  `json:"last_success,omitempty"`
-	Runs        []RunRecord `json:"runs"` // the oldest first
+	Running     *RunRecord `json:"running,omitempty"`
+	LastSuccess *RunRecord `json:"last_success,omitempty"`
+
+	// Runs are kept in a file of their own, which is written when one ends.
+	Runs []RunRecord `json:"-"` // the oldest first
+}
+
+// jobHistory is what that file holds.
+type jobHistory struct {
+	Format int         `json:"format"`
+	Job    string      `json:"job"`
+	Kind   RunKind     `json:"kind"`
+	Runs   []RunRecord `json:"runs"` // the oldest first
 }
 
 func newJobState(kind RunKind, job string, p Progress) jobState {
@@ -61,6 +71,18 @@ func decodeState(data []byte, kind RunKind, job string) (jobState, error) {
 		s.Failures = map[Cause]int64{}
 	}
 	return s, nil
+}
+
+// decodeHistory reads the content of a file of runs.
+func decodeHistory(data []byte, kind RunKind, job string) ([]RunRecord, error) {
+	var h jobHistory
+	if err := json.Unmarshal(data, &h); err != nil {
+		return nil, err
+	}
+	if h.Format != stateFormat || h.Kind != kind || h.Job != job {
+		return nil, fmt.Errorf("format %d of %s %q", h.Format, h.Kind, h.Job)
+	}
+	return h.Runs, nil
 }
 
 // begin notes that a run starts.
@@ -98,10 +120,16 @@ func (s *jobState) restart(now time.Time) {
 	s.finish(rec)
 }
 
+// stateKey is a file of state: of a track's progress, or of its last runs.
+type stateKey struct {
+	trackKey
+	history bool
+}
+
 // stateStore keeps what outlives the daemon.
 type stateStore interface {
-	read(kind RunKind, job string) ([]byte, error) // fs.ErrNotExist: there is none
-	write(kind RunKind, job string, data []byte) error
+	read(key stateKey) ([]byte, error) // fs.ErrNotExist: there is none
+	write(key stateKey, data []byte) error
 	close() error
 }
 
@@ -124,8 +152,8 @@ func (e *LockedError) Error() string {
 
 // openStateDir makes the folder if it is not there, and locks it.
 func openStateDir(dir, who string) (*stateDir, error) {
-	for kind := range stateFolders {
-		if err := os.MkdirAll(filepath.Join(dir, stateFolders[kind]), 0o700); err != nil {
+	for _, kind := range []RunKind{BackupRun, DrillRun} {
+		if err := os.MkdirAll(filepath.Join(dir, string(kind), historyFolder), 0o700); err != nil {
 			return nil, fmt.Errorf("state dir: %w", err)
 		}
 	}
@@ -155,17 +183,23 @@ func lockError(dir string, f *os.File, err error) error {
 	return &LockedError{dir, strings.TrimSpace(string(who[:n]))}
 }
 
-var stateFolders = map[RunKind]string{BackupRun: "jobs", DrillRun: "drills"}
+// historyFolder is below the folder of the states; no job has its name, which
+// is without a suffix.
+const historyFolder = "runs"
 
-func (s *stateDir) path(kind RunKind, job string) string {
-	return filepath.Join(s.dir, stateFolders[kind], job+".json")
+func (s *stateDir) path(key stateKey) string {
+	dir := filepath.Join(s.dir, string(key.kind))
+	if key.history {
+		dir = filepath.Join(dir, historyFolder)
+	}
+	return filepath.Join(dir, key.job+".json")
 }
 
 // maxState is how large a state file may be, in bytes.
 const maxState = 16 << 20
 
-func (s *stateDir) read(kind RunKind, job string) ([]byte, error) {
-	name := s.path(kind, job)
+func (s *stateDir) read(key stateKey) ([]byte, error) {
+	name := s.path(key)
 	info, err := os.Stat(name)
 	if err != nil {
 		return nil, err
@@ -176,8 +210,8 @@ func (s *stateDir) read(kind RunKind, job string) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-func (s *stateDir) write(kind RunKind, job string, data []byte) error {
-	f, err := atomicfile.CreateFile(s.path(kind, job), atomicfile.Options{})
+func (s *stateDir) write(key stateKey, data []byte) error {
+	f, err := atomicfile.CreateFile(s.path(key), atomicfile.Options{})
 	if err != nil {
 		return err
 	}
@@ -194,6 +228,6 @@ func (s *stateDir) close() error { return s.lock.Close() }
 // noState keeps nothing: for a run while a daemon has the state dir.
 type noState struct{}
 
-func (noState) read(RunKind, string) ([]byte, error) { return nil, fs.ErrNotExist }
-func (noState) write(RunKind, string, []byte) error  { return nil }
-func (noState) close() error                         { return nil }
+func (noState) read(stateKey) ([]byte, error) { return nil, fs.ErrNotExist }
+func (noState) write(stateKey, []byte) error  { return nil }
+func (noState) close() error                  { return nil }
