@@ -73,6 +73,9 @@ func (p *PrunePlan) Remove() []*Backup {
 	return all
 }
 
+// errUnread says that a proof may be of damage.
+var errUnread = errors.New("a proof of it can't be read")
+
 // decide is what the policy says. A proof that can't be read may be the one that
 // found damage, so that a backup with one counts as damaged, or the one that
 // passed, so that it stays.
@@ -81,7 +84,7 @@ func decide(p Policy, l *Listing, now time.Time) []Decision {
 	for _, b := range l.Backups {
 		for _, bad := range l.Damaged {
 			if strings.HasPrefix(bad.Key, b.key(proofDir)) {
-				b.Damaged = append(b.Damaged, bad.Err)
+				b.Damaged = append(b.Damaged, fmt.Errorf("%w: %w", errUnread, bad.Err))
 				unread[b] = bad.Key
 			}
 		}

@@ -274,8 +274,13 @@ func doubt(b *Backup) string {
 
 // damage says what is wrong with a backup, or nothing.
 func damage(b *Backup) string {
+	for _, err := range b.Damaged {
+		if !errors.Is(err, errUnread) {
+			return "parts of it are missing or cut"
+		}
+	}
 	if len(b.Damaged) > 0 {
-		return "not all of it can be read"
+		return errUnread.Error()
 	}
 	if p := damageFound(b); p != nil {
 		return "found damaged on " + p.Time.UTC().Format(time.DateOnly)
