@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -354,6 +355,49 @@ func TestLoadNeverWritesOverOrOutside(t *testing.T) {
 			mustBeEmpty(t, outside)
 		})
 	}
+}
+
+// brokenFile writes a few bytes and then fails.
+type brokenFile struct{ left int }
+
+func (b *brokenFile) Write(p []byte) (int, error) {
+	if b.left -= len(p); b.left < 0 {
+		return 0, errBroken
+	}
+	return len(p), nil
+}
+
+// A full disk ends what is read, however long that would take, and no
+// goroutine is left: synctest fails on one.
+func TestCopyAhead(t *testing.T) {
+	data := noise(3*aheadBuffer+5, 1)
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		if err := copyAhead(&out, bytes.NewReader(data), nil); err != nil || !bytes.Equal(out.Bytes(), data) {
+			t.Errorf("%d bytes, %v", out.Len(), err)
+		}
+		for _, want := range []error{io.ErrUnexpectedEOF, errBroken} {
+			from := io.MultiReader(bytes.NewReader(data), iotest.ErrReader(want))
+			if err := copyAhead(io.Discard, from, nil); err != want {
+				t.Errorf("%v, want %v", err, want)
+			}
+		}
+		for _, left := range []int{0, aheadBuffer, 2 * aheadBuffer} {
+			ctx, cancel := context.WithCancel(t.Context())
+			from := io.MultiReader(bytes.NewReader(data), waiting{ctx})
+			if err := copyAhead(&brokenFile{left}, from, cancel); err != errBroken {
+				t.Errorf("after %d: %v", left, err)
+			}
+		}
+	})
+}
+
+// waiting reads nothing until its context ends.
+type waiting struct{ ctx context.Context }
+
+func (w waiting) Read([]byte) (int, error) {
+	<-w.ctx.Done()
+	return 0, w.ctx.Err()
 }
 
 func TestModes(t *testing.T) {
