@@ -188,16 +188,6 @@ func (w *world) daemon(cfg *Config) *Daemon {
 	return d
 }
 
-// liveUntilStop runs a daemon until a moment, and returns what it ended with.
-func liveUntilStop(t *testing.T, d *Daemon, state stateStore, until time.Time) {
-	t.Helper()
-	ctx, cancel := context.WithDeadline(context.Background(), until)
-	defer cancel()
-	if err := d.run(ctx, state); err != nil {
-		t.Error(err)
-	}
-}
-
 func configOf(t *testing.T, text string) *Config {
 	t.Helper()
 	cfg, err := ParseConfig("test.yaml", []byte(text))

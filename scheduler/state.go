@@ -165,8 +165,8 @@ func openStateDir(dir, who string) (*stateDir, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, errors.Join(lockError(dir, f, err), f.Close())
 	}
-	if err := f.Truncate(0); err == nil {
-		_, err = f.WriteAt([]byte(who+"\n"), 0)
+	if err = f.Truncate(0); err == nil {
+		_, err = f.WriteString(who + "\n")
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("state dir: %w", err), f.Close())
