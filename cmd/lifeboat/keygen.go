@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
-	"filippo.io/age"
 	"github.com/spf13/cobra"
+
+	"github.com/etcd-lifeboat/lifeboat/repository"
 )
 
 func newKeygenCommand(e *env) *cobra.Command {
@@ -23,9 +25,9 @@ FILE must not be there yet; - is the standard output. age-keygen makes the same.
 		Example: `  lifeboat keygen key.txt`,
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
-			identity, err := age.GenerateX25519Identity()
+			secret, recipient, err := repository.NewKey()
 			if err == nil {
-				err = writeIdentity(e, args[0], identity)
+				err = writeKey(e, args[0], secret, recipient)
 			}
 			if err != nil {
 				return fmt.Errorf("keygen: %w", err)
@@ -34,14 +36,15 @@ FILE must not be there yet; - is the standard output. age-keygen makes the same.
 			if args[0] == "-" {
 				to = e.Stderr
 			}
-			_, err = fmt.Fprintln(to, identity.Recipient())
+			_, err = fmt.Fprintln(to, recipient)
 			return err
 		},
 	}
 }
 
-func writeIdentity(e *env, path string, identity *age.X25519Identity) error {
-	text := fmt.Sprintf("# created: %s\n# public key: %s\n%s\n", time.Now().Format(time.RFC3339), identity.Recipient(), identity)
+// writeKey writes the file as age-keygen does.
+func writeKey(e *env, path string, secret repository.Secret, recipient string) error {
+	text := fmt.Sprintf("# created: %s\n# public key: %s\n%s\n", time.Now().Format(time.RFC3339), recipient, strings.TrimSpace(secret.Reveal()))
 	if path == "-" {
 		_, err := io.WriteString(e.Stdout, text)
 		return err
