@@ -351,56 +351,30 @@ func (a *pruning) locked(ctx context.Context, key string) (until time.Time, err 
 }
 
 // withdrawAll removes the marks of prunes that died from backups that the
-// policy keeps.
+// policy keeps, but for those that the store has locked. They are dead even if
+// the store's clock and ours differ by most of a day: no mark is put to ask the
+// store for the time, since that one could be locked as well.
 func (a *pruning) withdrawAll(ctx context.Context) error {
 	var errs []error
 	for _, d := range a.plan.Decisions {
-		if !d.Keep || d.Backup.Pruned == nil || a.markLocked(ctx, d.Backup) {
+		f := a.plan.seen[d.Backup.key("")]
+		if !d.Keep || f == nil {
 			continue
 		}
-		n, err := a.repo.withdrawDead(ctx, d.Backup)
-		a.result.Withdrawn += n
-		if err != nil {
-			errs = append(errs, fmt.Errorf("marks on backup %s of %s: %w", d.Backup.ID(), d.Backup.Cluster(), err))
+		for _, name := range f.names("") {
+			o := f.objects[name]
+			if !isMark(name) || time.Since(o.Modified) <= LeftoverAge {
+				continue
+			}
+			switch err := a.repo.store.Delete(ctx, o.Key); {
+			case err == nil:
+				a.result.Withdrawn++
+			case !errors.Is(err, storage.ErrRetained):
+				errs = append(errs, fmt.Errorf("withdraw a mark: %w", err))
+			}
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func (a *pruning) markLocked(ctx context.Context, b *Backup) bool {
-	return slices.ContainsFunc(a.seen[b.key("")].names(""), func(name string) bool {
-		if !isMark(name) {
-			return false
-		}
-		_, err := a.locked(ctx, b.key(name))
-		return err != nil
-	})
-}
-
-// withdrawDead removes dead marks from a backup, but for those that the store
-// has locked. A mark of its own tells what time it is in the store.
-func (r *Repository) withdrawDead(ctx context.Context, b *Backup) (n int, err error) {
-	m, err := r.putMark(ctx, b.Cluster(), b.ID())
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, m.withdraw(ctx)) }()
-	f, err := r.folder(ctx, m.folder)
-	if err != nil {
-		return 0, err
-	}
-	for name, o := range f.objects {
-		if !isMark(name) || alive(o, m.put) {
-			continue
-		}
-		switch err := m.delete(ctx, o); {
-		case err == nil:
-			n++
-		case !errors.Is(err, storage.ErrRetained):
-			return n, err
-		}
-	}
-	return n, nil
 }
 
 // lockAll extends the locks of what is kept, the parts before the manifest.

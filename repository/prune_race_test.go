@@ -347,6 +347,9 @@ func (c copyScene) checkCopied(t *testing.T, end ending, names ...string) {
 	checkTold(t, end)
 	l := checkWhole(t, end.store)
 	for _, name := range names {
+		if errors.Is(end.errs[name], ErrNotExist) {
+			t.Errorf("%s committed what was being removed: %v", name, end.errs[name])
+		}
 		if end.errs[name] == nil && l.find(c.backup.ID()) == nil {
 			t.Errorf("%s said that it is copied, but it is not listed", name)
 		}
