@@ -54,6 +54,9 @@ func (c *copying) run(ctx context.Context) error {
 	if p := damageFound(c.b); p != nil {
 		return &DamageError{Key: c.b.key(""), What: "found damaged by " + string(p.Level), Cause: errors.New("verify it again first")}
 	}
+	if len(c.b.Manifest.Parts) == 0 {
+		return &DamageError{Key: c.b.key(manifestName), What: "it names no part"}
+	}
 	sealed, _, err := sealRecord(kindManifest, c.b.Manifest)
 	if err != nil {
 		return err
@@ -96,10 +99,13 @@ func (c *copying) compare(ctx context.Context, sealed []byte) (there bool, err e
 		return false, nil
 	case err != nil:
 		return false, err
-	case !bytes.Equal(old, sealed):
-		return false, ErrTaken
+	case bytes.Equal(old, sealed):
+		return true, nil
 	}
-	return true, nil
+	if _, err := openRecord(c.b.key(manifestName), kindManifest, old, &Manifest{}); err != nil {
+		return false, fmt.Errorf("a backup is there that can't be read: %w", err)
+	}
+	return false, ErrTaken
 }
 
 // copyParts copies the smallest part first, whatever is there: that tells a

@@ -95,6 +95,10 @@ func TestCopyRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, func(err error) bool { return errors.Is(err, ErrTaken) }},
+		{"what is there can't be read", func(t *testing.T, c copyScene) {
+			place(t, c.target, c.backup.key(manifestName), "{")
+		}, func(err error) bool { return isDamage(err) && strings.Contains(err.Error(), "can't be read") }},
+		{"no part", func(_ *testing.T, c copyScene) { c.backup.Manifest.Parts = nil }, isDamage},
 		{"a part is damaged", func(t *testing.T, c copyScene) {
 			spoil(t, c.source, c.backup.key(c.backup.Manifest.Parts[0].Object), func(b []byte) []byte { b[len(b)/2] ^= 1; return b })
 		}, isDamage},
