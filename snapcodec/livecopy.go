@@ -27,8 +27,8 @@ var (
 // LiveCopyOptions of [CopyLive]; the zero value works.
 type LiveCopyOptions struct {
 	Attempts int // how often to start, when commits are missed; 0: 20
-	// Progress is called with the bytes copied since the last call. Starting
-	// over takes them back by a negative number.
+	// Progress is called with the bytes copied since the last call, also
+	// when there are none. Starting over takes them back by a negative number.
 	Progress func(bytes int64)
 
 	quiet time.Duration // without commits before another attempt; 0: liveQuiet
@@ -50,7 +50,8 @@ type LiveCopy struct {
 // The source is only read, by ReadAt: no lock, no mapping. It has to be read on
 // the machine that writes it, since a network file system may show the writes
 // in another order. dst is open for reading and writing; it is emptied first,
-// and not synced. Memory is some 25 MB and half a byte for each page.
+// and not synced. What no tree uses is a hole in it, or rubbish. Memory is at
+// most some 25 MB and five bits for each page, and the largest value.
 //
 // It reads the tree of a commit, and follows: every new commit is compared with
 // the one before, what both share stays, what is new is read. This rests on
@@ -71,7 +72,8 @@ type LiveCopy struct {
 // DB.beginRWTx releases what commits up to N have freed (freelist.release,
 // shared.ReleasePendingPages; readers only delay it), node.spill and Bucket.free
 // put what transaction N+1 frees aside until the next one begins, and Tx.Commit
-// writes pages (Tx.write), then the meta page (Tx.writeMeta).
+// writes pages (Tx.write), then the meta page (Tx.writeMeta). See
+// docs/design/livecopy.md for what else was considered.
 func CopyLive(ctx context.Context, src, dst *os.File, o LiveCopyOptions) (LiveCopy, error) {
 	if err := distinct(src, dst); err != nil {
 		return LiveCopy{}, err
@@ -84,7 +86,7 @@ func CopyLive(ctx context.Context, src, dst *os.File, o LiveCopyOptions) (LiveCo
 		return info.Size(), nil
 	}
 	done, err := copyLive(ctx, liveSource{src, size, src.Name()}, dst, o)
-	if replaced(src) {
+	if err == nil && replaced(src) {
 		return done, fmt.Errorf("copy %s: %w", src.Name(), ErrReplaced)
 	}
 	return done, err
@@ -171,6 +173,8 @@ type liveCopier struct {
 	before int64 // result.Bytes when this attempt began
 	failed error // what following came to
 
+	unsaid int64 // progress
+
 	wake chan struct{} // there may be something to do
 }
 
@@ -226,7 +230,7 @@ func (c *liveCopier) repeat(ctx context.Context, attempts int) error {
 		if c.result.Attempts >= attempts {
 			return fmt.Errorf("copy %s: %d attempts: %w", c.source.name, attempts, ErrBusy)
 		}
-		c.progress(-c.copied)
+		c.unsaid -= c.copied
 		c.tree.forget()
 		if err := c.calm(ctx); err != nil {
 			return err
@@ -318,7 +322,10 @@ func (c *liveCopier) step(ctx context.Context) error {
 		c.pipe.read(c.tree.plan())
 	}
 	out, next := c.pipe.next()
+	news := c.unsaid
+	c.unsaid = 0
 	c.mu.Unlock()
+	c.progress(news)
 	select {
 	case out <- next:
 		c.mu.Lock()
@@ -358,7 +365,7 @@ func (c *liveCopier) took(r *liveRead) error {
 			return err
 		}
 		c.copied += n
-		c.progress(n)
+		c.unsaid += n
 	}
 	c.pipe.enqueue(w)
 	return c.bounded()
@@ -367,7 +374,7 @@ func (c *liveCopier) took(r *liveRead) error {
 // bounded gives up when the file changes as fast as it is read.
 func (c *liveCopier) bounded() error {
 	size := int64(c.tree.meta.pages) * c.tree.src.pageSize
-	if read := c.result.Bytes - c.before; read > liveRereads*size+liveRereadSize {
+	if read := c.result.Bytes - c.before; c.tree.missing > 0 && read > liveRereads*size+liveRereadSize {
 		return fmt.Errorf("copy %s: %d bytes were read of %d, and some are still missing: %w", c.source.name, read, size, ErrBusy)
 	}
 	return nil
@@ -530,6 +537,7 @@ func (c *liveCopier) finish() error {
 	if err := c.target.Truncate(size); err != nil {
 		return err
 	}
+	c.progress(c.unsaid)
 	r := &c.result
 	r.TxID, r.PageSize, r.Pages, r.Size = c.tree.meta.txid, c.tree.src.pageSize, int64(c.tree.meta.pages), size
 	return nil

@@ -350,13 +350,25 @@ func (r *replay) writeSome(n int) {
 	}
 }
 
+// tear ends in the middle of a page, half of the time in that of a meta page.
+func (r *replay) tear() {
+	if r.at < len(r.commits) && r.rnd.Intn(2) == 0 {
+		for r.write < len(r.commits[r.at].writes)-1 {
+			r.writeSome(1 << 30)
+		}
+		r.writeSome(pageHeader + r.rnd.Intn(metaSize))
+		return
+	}
+	r.writeSome(r.rnd.Intn(r.pageSize))
+}
+
 // goOn writes as much as there is time for.
 func (r *replay) goOn() {
 	if r.burst > 0 && r.rnd.Intn(r.burst) == 0 {
 		for range 1 + r.rnd.Intn(5) {
 			r.commit()
 		}
-		r.writeSome(r.rnd.Intn(r.pageSize))
+		r.tear()
 	}
 	for n := r.pace * r.rnd.ExpFloat64(); n > r.rnd.Float64(); n-- {
 		r.writeSome(1 + r.rnd.Intn(2*r.pageSize))
@@ -437,18 +449,78 @@ func checkCopy(t testing.TB, path string, c LiveCopy) string {
 	return d
 }
 
-// TestCopyLiveOfReplays copies files while what bbolt wrote is written to them
-// page by page, at all paces and in bursts, with reads and writes torn. Each
-// copy is one commit, or none is made.
-func TestCopyLiveOfReplays(t *testing.T) {
-	kinds := []bolt.Options{
+func databaseKinds() []bolt.Options {
+	return []bolt.Options{
 		{PageSize: 4096, NoFreelistSync: true, FreelistType: bolt.FreelistMapType},
 		{PageSize: 4096, FreelistType: bolt.FreelistArrayType},
 		{PageSize: 1024, NoFreelistSync: true, FreelistType: bolt.FreelistArrayType},
 		{PageSize: 512, FreelistType: bolt.FreelistMapType},
 		{PageSize: 16384, NoFreelistSync: true, FreelistType: bolt.FreelistMapType},
 	}
-	replays := 60
+}
+
+// usedPages are the pages of a file's newest tree, and of its list of free ones.
+func usedPages(t *testing.T, image []byte) map[uint64]bool {
+	t.Helper()
+	db := openDB(t, image)
+	used := make(map[uint64]bool)
+	for stack := roots(metaPage{root: db.root, freelist: db.freelist}); len(stack) > 0; {
+		id := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		overflow := binary.LittleEndian.Uint32(image[int64(id)*db.pageSize+12:])
+		for i := range uint64(overflow) + 1 {
+			used[id+i] = true
+		}
+		if id == db.freelist {
+			continue
+		}
+		p, err := (&pageReader{db: db}).read(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		links, err := p.links()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stack = append(stack, links...)
+	}
+	return used
+}
+
+// TestCommitsSpareTheTreeBefore holds bbolt to what CopyLive rests on: no
+// commit writes to a page of the tree before. The next one does.
+func TestCommitsSpareTheTreeBefore(t *testing.T) {
+	for i, o := range databaseKinds() {
+		tr := record(t, rand.New(rand.NewSource(int64(i))), o, 20, 100)
+		image := slices.Clone(tr.first)
+		var reused int
+		var older, old map[uint64]bool
+		for _, c := range tr.commits {
+			older, old = old, usedPages(t, image)
+			image = append(image, make([]byte, max(0, c.size-len(image)))...)
+			for _, w := range c.writes {
+				copy(image[w.off:], w.data)
+				switch id := uint64(w.off / o.PageSize); {
+				case id < 2:
+				case old[id]:
+					t.Errorf("commit %d writes page %d of the tree before", c.txid, id)
+				case older[id]:
+					reused++
+				}
+			}
+		}
+		if reused == 0 {
+			t.Errorf("%+v: no page was ever used again", o)
+		}
+	}
+}
+
+// TestCopyLiveOfReplays copies files while what bbolt wrote is written to them
+// page by page, at all paces and in bursts, with reads and writes torn. Each
+// copy is one commit, or none is made.
+func TestCopyLiveOfReplays(t *testing.T) {
+	kinds := databaseKinds()
+	replays := 30
 	if testing.Short() {
 		replays = 15
 	}
@@ -482,7 +554,7 @@ type replaySum struct {
 func (s *replaySum) one(t *testing.T, tr *trace, rnd *rand.Rand) {
 	t.Helper()
 	paces := []float64{0.01, 0.1, 0.3, 1, 3}
-	bursts := []int{0, 0, 1000, 100, 20}
+	bursts := []int{0, 0, 1000, 100, 20, 5}
 	r := newReplay(tr, rnd, paces[rnd.Intn(len(paces))], bursts[rnd.Intn(len(bursts))])
 	from := r.newest()
 	dst := tempFile(t)
@@ -569,6 +641,60 @@ func TestCopyLiveWithOneMetaPage(t *testing.T) {
 			if d := checkCopy(t, dst.Name(), c); c.TxID == tr.last && d != tr.digests[c.TxID] {
 				t.Errorf("commit %d is not what it was", c.TxID)
 			}
+		}
+	}
+}
+
+// metaPages are the first two pages of a file, written to between reads.
+type metaPages struct {
+	b      []byte
+	reads  int
+	before map[int]func() // what happens before the n-th read
+}
+
+func (m *metaPages) ReadAt(b []byte, off int64) (int, error) {
+	m.reads++
+	if do := m.before[m.reads]; do != nil {
+		do()
+	}
+	return copy(b, m.b[off:]), nil
+}
+
+func (m *metaPages) WriteAt(b []byte, off int64) (int, error) { return copy(m.b[off:], b), nil }
+
+func (m *metaPages) Truncate(int64) error { return nil }
+
+// TestNewestMetaPage: whatever is written between the reads of the two pages,
+// the newest is one that was the newest when the last of them was made.
+func TestNewestMetaPage(t *testing.T) {
+	m := &metaPages{b: make([]byte, 8192)}
+	c := &liveCopier{target: m}
+	c.tree.src = &DB{r: m, pageSize: 4096}
+	commit := func(txid uint64) {
+		if err := c.writeMeta(metaPage{pageSize: 4096, root: 2, freelist: noFreelist, pages: 9, txid: txid}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tear := func(slot int) { m.b[slot*4096+pageHeader+50] ^= 1 }
+	tests := []struct {
+		name   string
+		reads  int // before which it happens
+		do     func()
+		lowest uint64
+	}{
+		{"nothing", 1, func() {}, 11},
+		{"a write of 12 under way", 1, func() { tear(0) }, 11},
+		{"12", 1, func() { commit(12) }, 12},
+		{"12, between", 2, func() { commit(12) }, 11},
+		{"12, and 13 under way, between", 2, func() { commit(12); tear(1) }, 12},
+		{"12 to 14, and 15 under way, between", 2, func() { commit(12); commit(14); tear(1) }, 14},
+	}
+	for _, tt := range tests {
+		commit(10)
+		commit(11)
+		m.reads, m.before = 0, map[int]func(){tt.reads: tt.do}
+		if got, err := c.newest(); err != nil || got.txid < tt.lowest {
+			t.Errorf("%s: commit %d, want %d or later (%v)", tt.name, got.txid, tt.lowest, err)
 		}
 	}
 }
@@ -711,8 +837,27 @@ func TestCopyLiveFlatMemory(t *testing.T) {
 // FuzzCopyLive: files of any content are copied or refused; what is sound
 // stays so.
 func FuzzCopyLive(f *testing.F) {
-	for seed := range int64(3) {
-		f.Add(record(f, rand.New(rand.NewSource(seed)), bolt.Options{PageSize: 512 << seed, NoFreelistSync: seed == 0}, 20, 0).first)
+	for _, size := range []int{512, 1024} {
+		path := filepath.Join(f.TempDir(), "db")
+		db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: size, NoFreelistSync: size == 512})
+		if err != nil {
+			f.Fatal(err)
+		}
+		for n := range 3 {
+			err := db.Update(func(tx *bolt.Tx) error {
+				b, err := tx.CreateBucketIfNotExists(fmt.Append(nil, n))
+				for i := range 20 * n {
+					err = errors.Join(err, b.Put(fmt.Append(nil, i), make([]byte, 10+i*i)))
+				}
+				return err
+			})
+			if err != nil {
+				f.Fatal(err)
+			}
+		}
+		db.Close()
+		image := readFile(f, path)
+		f.Add(image[:openDB(f, image).Size()])
 	}
 	path := filepath.Join(f.TempDir(), "copy")
 	f.Fuzz(func(t *testing.T, b []byte) {
