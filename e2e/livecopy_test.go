@@ -42,6 +42,7 @@ func TestCopyLiveUnderLoad(t *testing.T) {
 			if compared == 0 {
 				t.Error("no copy could be compared")
 			}
+			l.bootCopy(r)
 		})
 	}
 }
@@ -130,23 +131,8 @@ func (l *fullLoad) copyAndCompare() bool {
 	begin := time.Now()
 	c := l.copy(path)
 	took := time.Since(begin)
-	f, err := os.Open(path)
-	if err != nil {
-		l.Fatal(err)
-	}
-	defer os.Remove(path)
-	defer f.Close()
-	db, err := snapcodec.OpenDB(f, c.Size, snapcodec.DBOptions{Name: "copy"})
-	if err != nil {
-		l.Fatal(err)
-	}
-	if report, err := db.Check(); err != nil || report.Total > 0 {
-		l.Fatalf("commit %d: %v, %d problems, the first %v", c.TxID, err, report.Total, append(report.Problems, nil)[0])
-	}
-	got, err := db.HashKV(0)
-	if err != nil {
-		l.Fatal(err)
-	}
+	got := l.hash(path, c)
+	os.Remove(path)
 	want, err := l.client.HashKV(l.Context(), l.etcd.client, got.HashRevision)
 	if err != nil {
 		l.Logf("hash at %d: %v", got.HashRevision, err)
@@ -160,6 +146,42 @@ func (l *fullLoad) copyAndCompare() bool {
 		l.Errorf("commit %d, revision %d: hash %d, want %d", c.TxID, got.HashRevision, got.Hash, want.Hash)
 	}
 	return true
+}
+
+// hash checks a copy and computes its hash.
+func (l *fullLoad) hash(path string, c snapcodec.LiveCopy) snapcodec.HashKV {
+	l.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer f.Close()
+	db, err := snapcodec.OpenDB(f, c.Size, snapcodec.DBOptions{Name: "copy"})
+	if err != nil {
+		l.Fatal(err)
+	}
+	if report, err := db.Check(); err != nil || report.Total > 0 {
+		l.Fatalf("commit %d: %v, %d problems, the first %v", c.TxID, err, report.Total, append(report.Problems, nil)[0])
+	}
+	h, err := db.HashKV(0)
+	if err != nil {
+		l.Fatal(err)
+	}
+	return h
+}
+
+// bootCopy lets the release's own tool and server take a copy.
+func (l *fullLoad) bootCopy(r release) {
+	l.Helper()
+	path, dir := filepath.Join(l.TempDir(), "db"), newDataDir(l)
+	want := l.hash(path, l.copy(path))
+	l.stop()
+	l.Kill()
+	restoredByEtcd(l, r, path, dir, "--skip-hash-check", "--name", "m1",
+		"--initial-cluster", soleCluster, "--initial-advertise-peer-urls", "http://127.0.0.1:2380")
+	if got := start(l, r, dir).hashKV(want.HashRevision); got != want.Hash {
+		l.Errorf("booted, revision %d: hash %d, want %d", want.HashRevision, got, want.Hash)
+	}
 }
 
 // copy copies the backend, again when it was replaced meanwhile.
