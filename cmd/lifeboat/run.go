@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -63,6 +64,7 @@ func (o *runOptions) run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
+	debug.SetGCPercent(saveGCPercent)
 	log := newLogger(e.Stderr, config.Log)
 	daemon := scheduler.New(config, scheduler.Options{Log: log, Tool: tool()})
 	if o.once != "" {
