@@ -428,6 +428,34 @@ func TestHoldAfterAnUncertainRemoval(t *testing.T) {
 	})
 }
 
+// sweepStore notes what it is to sweep.
+type sweepStore struct {
+	storage.Store
+	swept *string
+	err   error
+}
+
+func (s sweepStore) Sweep(_ context.Context, prefix string, before time.Time) (int, error) {
+	*s.swept = prefix + " " + before.Format(time.RFC3339)
+	return 3, s.err
+}
+
+func TestPruneSweeps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, store := newRepository(t)
+		saved(t, r, store, day)
+		var swept string
+		r.store = sweepStore{store, &swept, nil}
+		if got := pruned(t, r, Policy{Last: 1}); got.Swept != 3 || swept != "clusters/ 1999-12-31T00:00:00Z" {
+			t.Errorf("%d swept of %q", got.Swept, swept)
+		}
+		r.store = sweepStore{store, &swept, storage.ErrDenied}
+		if _, err := planned(t, r, Policy{Last: 1}).Apply(t.Context(), PruneOptions{}); !errors.Is(err, storage.ErrDenied) {
+			t.Errorf("denied: %v", err)
+		}
+	})
+}
+
 // lockStore is a store with locks that tells them.
 type lockStore struct {
 	storagetest.Locking

@@ -39,6 +39,19 @@ func TestParseSpanRefuses(t *testing.T) {
 	}
 }
 
+func TestSpanAsText(t *testing.T) {
+	var s Span
+	if err := s.UnmarshalText([]byte("1y6m")); err != nil || s != (Span{Years: 1, Months: 6}) {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if err := s.UnmarshalText([]byte("soon")); err == nil || s.IsZero() {
+		t.Errorf("%+v, %v, want an error and the old span", s, err)
+	}
+	if text, err := s.MarshalText(); string(text) != "1y6m" || err != nil {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
 func TestSpanBefore(t *testing.T) {
 	berlin := location(t, "Europe/Berlin")
 	for _, c := range []struct{ name, span, from, want string }{
