@@ -29,8 +29,9 @@ e2e:
 	e2e/build.sh
 	$(GO) test -tags e2e -timeout $(E2E_TIMEOUT) ./e2e/... ./internal/server/... ./internal/etcdctl2/...
 
-# The campaigns of e2e, SOAK times as long.
+# The campaigns of e2e and the model of the repository, SOAK times as long.
 soak:
+	LIFEBOAT_SOAK=$(SOAK) $(GO) test -timeout 12h ./repository
 	LIFEBOAT_SOAK=$(SOAK) $(MAKE) e2e E2E_TIMEOUT=12h
 
 # Every fuzz target for FUZZTIME each.

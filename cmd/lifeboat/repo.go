@@ -169,6 +169,8 @@ func repoExit(err error) error {
 		return withExit(exitWrongKey, fmt.Errorf("%w\nGive the key with --identity FILE", err))
 	case errors.Is(err, repository.ErrWrongKey):
 		return withExit(exitWrongKey, err)
+	case errors.Is(err, repository.ErrPruning):
+		return withExit(exitLocked, fmt.Errorf("%w\nTo learn what becomes of it, try again in a minute", err))
 	case errors.As(err, &damage):
 		return withExit(exitDamage, err)
 	case errors.Is(err, storage.ErrUnreachable):
