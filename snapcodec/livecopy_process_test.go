@@ -31,11 +31,14 @@ type pressure struct {
 }
 
 var pressures = []pressure{
-	{"sync", false, 500, 0, 8},
-	{"large transactions", true, 4000, 0, 8},
-	{"pauses", true, 200, 10 * time.Millisecond, 8},
+	{"sync", false, 500, 0, 6},
+	{"large transactions", true, 4000, 0, 6},
+	{"pauses", true, 200, 10 * time.Millisecond, 6},
 	{"as fast as it can", true, 10, 0, 2},
 }
+
+// warmUp is how many transactions come before the first copy.
+const warmUp = 25
 
 // TestLiveWriter is the process that TestCopyLiveOfProcess starts. It makes
 // random transactions until its standard input ends. Each leaves in the file
@@ -60,7 +63,7 @@ func TestLiveWriter(t *testing.T) {
 	stop := make(chan struct{})
 	go func() { io.Copy(io.Discard, os.Stdin); close(stop) }()
 	for n := 0; ; n++ {
-		if n == 50 {
+		if n == warmUp {
 			fmt.Println("ready")
 		}
 		select {
@@ -69,13 +72,13 @@ func TestLiveWriter(t *testing.T) {
 		default:
 		}
 		ops := 1 + w.rnd.Intn(p.ops)
-		if n < 50 {
-			ops = 500
+		if n < warmUp {
+			ops = 300
 		}
 		if err := db.Update(func(tx *bolt.Tx) error { return w.change(tx, ops) }); err != nil {
 			t.Fatal(err)
 		}
-		if n > 50 && p.pause > 0 {
+		if n > warmUp && p.pause > 0 {
 			time.Sleep(time.Duration(w.rnd.Int63n(int64(p.pause))))
 		}
 	}
@@ -203,7 +206,7 @@ func TestCopyLiveOfProcess(t *testing.T) {
 			path := startWriter(t, p)
 			copies := p.copies
 			if testing.Short() {
-				copies = min(copies, 5)
+				copies = min(copies, 3)
 			}
 			var sum replaySum
 			for n := range copies {
@@ -275,10 +278,10 @@ func copyWritten(t *testing.T, path string, n int, sum *replaySum) {
 	defer src.Close()
 	dst := tempFile(t)
 	var c LiveCopy
-	switch o := (LiveCopyOptions{Attempts: 10}); n % 4 {
+	switch o := (LiveCopyOptions{Attempts: 5}); n % 4 {
 	case 1:
 		size := func() (int64, error) { info, err := src.Stat(); return info.Size(), err }
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		c, err = copyLive(ctx, liveSource{slow{src}, size, "db"}, dst, o)
 	case 2:
