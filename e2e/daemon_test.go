@@ -139,3 +139,61 @@ func checkSlots(t testing.TB, backups []*repository.Backup, every time.Duration,
 		}
 	}
 }
+
+// The story of the README from an empty folder: write the example, start, see
+// backups come, kill the daemon and the cluster, restore.
+func TestDaemonFromAnEmptyFolder(t *testing.T) {
+	e := start(t, etcd36, newDataDir(t))
+	if err := e.put("a", "b"); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	config := filepath.Join(dir, "lifeboat.yaml")
+	text := lifeboat(t, "config", "example", "--starter").stdout
+	text = strings.Replace(text, "http://127.0.0.1:2379", e.client, 1) + "\nhttp:\n  listen: 127.0.0.1:" + fmt.Sprint(freePorts(t, 1)[0]) + "\nstop-timeout: 3s\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	daemon, err := startProcess(t, lifeboatCommand("run", "--config", config))
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo := filepath.Join(dir, "backups")
+	waitForBackups(t, repo, 1)
+	lifeboat(t, "trigger", "often", "--config", config)
+	daemon.kill()
+	if daemon, err = startProcess(t, lifeboatCommand("run", "--config", config)); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.put("c", "d"); err != nil {
+		t.Fatal(err)
+	}
+	want := e.v3Dump()
+	waitForBackups(t, repo, len(listRepo(t, repo).Backups)+2)
+	e.Kill()
+	if err := os.RemoveAll(e.dir); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(6 * time.Second) // a run that fails
+	if err := daemon.stop(); err != nil {
+		t.Error(err)
+	}
+	lifeboat(t, "list", "--repo", repo, "--max-age", "1h")
+	restored := filepath.Join(dir, "restored")
+	lifeboat(t, "restore", "--repo", repo, "latest", "--data-dir", restored)
+	if diff := diffLines(start(t, etcd36, restored).v3Dump().lines(), want.lines()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// waitForBackups waits until a repository holds so many.
+func waitForBackups(t testing.TB, repo string, n int) {
+	t.Helper()
+	for range 300 {
+		if _, err := os.Stat(filepath.Join(repo, "lifeboat.json")); err == nil && len(listRepo(t, repo).Backups) >= n {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatalf("%s does not come to hold %d backups", repo, n)
+}

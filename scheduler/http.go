@@ -40,6 +40,7 @@ func newHandler(cfg HTTPConfig, c Controller, log *slog.Logger) http.Handler {
 	mux.Handle("GET /api/v1/jobs", a.authorized(a.jobs))
 	mux.Handle("GET /api/v1/jobs/{job}", a.authorized(a.job))
 	mux.Handle("GET /api/v1/jobs/{job}/runs", a.authorized(a.runs))
+	mux.Handle("GET /api/v1/jobs/{job}/backups", a.authorized(a.backups))
 	mux.Handle("GET /api/v1/runs", a.authorized(a.allRuns))
 	mux.Handle("POST /api/v1/jobs/{job}/run", a.authorized(a.trigger("")))
 	mux.Handle("POST /api/v1/jobs/{job}/drill/run", a.authorized(a.trigger("/drill")))
@@ -222,6 +223,20 @@ func (a *api) runs(w http.ResponseWriter, r *http.Request) {
 	if j, ok := a.find(w, r); ok {
 		writeRuns(w, a.controller.Runs(j.Name))
 	}
+}
+
+// backups lists what the job's repositories hold now.
+func (a *api) backups(w http.ResponseWriter, r *http.Request) {
+	j, ok := a.find(w, r)
+	if !ok {
+		return
+	}
+	all, err := a.controller.Backups(r.Context(), j.Name)
+	if err != nil {
+		writeError(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"repositories": all})
 }
 
 func (a *api) allRuns(w http.ResponseWriter, _ *http.Request) { writeRuns(w, a.controller.Runs("")) }

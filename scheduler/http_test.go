@@ -52,6 +52,13 @@ func (c *fakeController) Runs(job string) []RunRecord {
 	return runs
 }
 
+func (c *fakeController) Backups(_ context.Context, job string) ([]RepositoryBackups, error) {
+	if job != "nightly" {
+		return nil, ErrNoJob
+	}
+	return []RepositoryBackups{{Name: "disk", Backups: []BackupRef{{ID: "newest"}}}, {Name: "bucket", Error: "it does not answer", Backups: []BackupRef{}}}, nil
+}
+
 func (c *fakeController) Trigger(job string) (string, error) {
 	if c.err != nil {
 		return "", c.err
@@ -117,6 +124,9 @@ func TestAPI(t *testing.T) {
 		{"GET", "/api/v1/jobs/daily", 404, `{"error":"there is no job of that name","status":404}`},
 		{"GET", "/api/v1/jobs/nightly/runs", 200, `{"runs":[{"id":"20261120T030000Z-000001"`},
 		{"GET", "/api/v1/jobs/daily/runs", 404, `"status":404`},
+		{"GET", "/api/v1/jobs/nightly/backups", 200, `{"repositories":[{"name":"disk","backups":[{"id":"newest"`},
+		{"GET", "/api/v1/jobs/nightly/backups", 200, `{"name":"bucket","error":"it does not answer","backups":[]}`},
+		{"GET", "/api/v1/jobs/daily/backups", 404, `"status":404`},
 		{"GET", "/api/v1/runs", 200, `{"runs":[{`},
 		{"POST", "/api/v1/jobs/nightly/run", 202, `{"run_id":"run-1"}`},
 		{"POST", "/api/v1/jobs/nightly/drill/run", 202, `{"run_id":"run-1"}`},

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"context"
 	"errors"
 	"time"
 )
@@ -71,6 +72,13 @@ type RepositoryStatus struct {
 	Backups      int        `json:"backups"`                 // of the cluster, when it was looked at
 	Newest       *BackupRef `json:"newest,omitempty"`        // newest backup of the cluster
 	NewestProven *BackupRef `json:"newest_proven,omitempty"` // newest that a proof passed and none found damaged
+}
+
+// RepositoryBackups are the backups of a job's cluster in one repository.
+type RepositoryBackups struct {
+	Name    string      `json:"name"`
+	Error   string      `json:"error,omitempty"` // why they could not be listed
+	Backups []BackupRef `json:"backups"`         // the newest first
 }
 
 // BackupRef names a backup.
@@ -222,6 +230,9 @@ type Controller interface {
 	// the one under way; of all jobs if the name is empty. There are up to 100
 	// of each. An unknown job has none.
 	Runs(job string) []RunRecord
+	// Backups lists the backups of a job's cluster in each of the job's
+	// repositories, as they are now. It fails with ErrNoJob.
+	Backups(ctx context.Context, job string) ([]RepositoryBackups, error)
 	// Trigger asks for a run of a job now, or once the run under way has ended;
 	// "NAME/drill" is the job's drill. If one waits already it is that one's id.
 	// It fails with ErrNoJob or ErrStopping.

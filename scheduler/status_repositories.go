@@ -116,6 +116,28 @@ func (t *track) lookAround(ctx context.Context) []looked {
 	return all
 }
 
+// Backups lists the backups of a job's cluster in each of its repositories.
+func (d *Daemon) Backups(ctx context.Context, job string) ([]RepositoryBackups, error) {
+	t := d.track(trackKey{BackupRun, job})
+	if t == nil {
+		return nil, ErrNoJob
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	var all []RepositoryBackups
+	for _, look := range t.lookAround(ctx) {
+		r := RepositoryBackups{Name: look.name, Backups: []BackupRef{}}
+		if look.err != nil {
+			r.Error = look.err.Error()
+		}
+		for _, b := range slices.Backward(look.backups) {
+			r.Backups = append(r.Backups, b.BackupRef)
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
 // repositories are what is known of them, the caller's own.
 func (t *track) repositories() []RepositoryStatus {
 	t.mu.Lock()
