@@ -457,7 +457,7 @@ func (r *run) sumUp() RunRecord {
 	all := slices.Clone(r.failed)
 	for _, out := range r.record.Repositories {
 		if out.Error != "" {
-			all = append(all, failure{out.Stage, out.Cause, fmt.Sprintf("repository %s: %s: %s", out.Name, out.Stage, out.Error)})
+			all = append(all, failure{out.Stage, out.Cause, fmt.Sprintf("repository %s: %s: %s", out.Name, out.Stage, strings.TrimPrefix(out.Error, string(out.Stage)+": "))})
 		}
 	}
 	rec := r.record.clone()
