@@ -76,35 +76,35 @@ on a dead one, and on a damaged one. It never writes into what it reads.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return withExit(exitUsage, fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath()))
 	})
-	root.AddCommand(
-		newBackupCommand(e),
-		newCheckCommand(e),
-		newConfigCommand(e),
-		newCopyCommand(e),
-		newDBCommand(e),
-		newEmbeddedCommand(e),
-		newHashKVCommand(e),
-		newHoldCommand(e),
-		newInitCommand(e),
-		newKeygenCommand(e),
-		newListCommand(e),
-		newMemberCommand(e),
-		newPruneCommand(e),
-		newQuickstartCommand(e),
-		newRestoreCommand(e),
-		newRunCommand(e),
-		newSaveCommand(e),
-		newServeCommand(e),
-		newShowCommand(e),
-		newSnapCommand(e),
-		newSnapshotCommand(e),
-		newTriggerCommand(e),
-		newV2Command(e),
-		newVerifyCommand(e),
-		newVersionCommand(e),
-		newWALCommand(e),
-	)
+	for _, g := range commandGroups(e) {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
+		for _, cmd := range g.commands {
+			cmd.GroupID = g.title
+		}
+		root.AddCommand(g.commands...)
+	}
+	root.AddCommand(newEmbeddedCommand(e), newVersionCommand(e))
 	return root
+}
+
+// commandGroup is what the help shows together.
+type commandGroup struct {
+	title    string
+	commands []*cobra.Command
+}
+
+func commandGroups(e *env) []commandGroup {
+	return []commandGroup{
+		{"Back up and restore:", []*cobra.Command{
+			newInitCommand(e), newKeygenCommand(e), newSaveCommand(e), newListCommand(e), newShowCommand(e), newVerifyCommand(e),
+			newRestoreCommand(e), newPruneCommand(e), newHoldCommand(e), newCopyCommand(e), newCheckCommand(e), newQuickstartCommand(e),
+		}},
+		{"On schedules:", []*cobra.Command{newRunCommand(e), newTriggerCommand(e), newConfigCommand(e)}},
+		{"Data dirs and snapshots:", []*cobra.Command{
+			newBackupCommand(e), newSnapshotCommand(e), newHashKVCommand(e), newMemberCommand(e), newServeCommand(e), newV2Command(e),
+		}},
+		{"Look inside:", []*cobra.Command{newWALCommand(e), newSnapCommand(e), newDBCommand(e)}},
+	}
 }
 
 // group is a command that only holds others; a mistyped one is a usage error.
