@@ -50,10 +50,20 @@ type outcome struct {
 	missed, skipped, caughtUp int64
 }
 
+// notUnderRace leaves a long test to a run without the race detector, which
+// takes minutes for it and sees nothing that shorter ones don't show.
+func notUnderRace(t *testing.T) {
+	t.Helper()
+	if raceDetector {
+		t.Skip("a year takes minutes under the race detector")
+	}
+}
+
 // TestYear runs a daemon's loop for a year of a fake clock: killed and
 // restarted, with runs that take longer than there is time, through all changes
 // of the clock.
 func TestYear(t *testing.T) {
+	notUnderRace(t)
 	var all []outcome
 	synctest.Test(t, func(t *testing.T) { all = simulate(t) })
 	for i, job := range yearJobs {
