@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -72,7 +73,7 @@ var damages = map[string]func(t testing.TB, member string) (file string, offset 
 		return truncateHalf(t, newest(t, member+"/snap/*.snap"))
 	},
 	"truncated log": func(t testing.TB, member string) (string, int64) {
-		return truncateHalf(t, newest(t, member+"/wal/*.wal"))
+		return truncateLog(t, newest(t, member+"/wal/*.wal"))
 	},
 }
 
@@ -92,13 +93,37 @@ func flipByte(t testing.TB, path string) (string, int64) {
 	return path, int64(at)
 }
 
+// truncateLog cuts a segment inside of a record in its middle: 2.3's records
+// are not padded, and may end anywhere.
+func truncateLog(t testing.TB, path string) (string, int64) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := int64(0)
+	for at := 0; at < len(data)/2; {
+		word := binary.LittleEndian.Uint64(data[at:])
+		padding := 0
+		if word>>63 == 1 {
+			padding = int(word >> 56 & 7)
+		}
+		cut = int64(at) + 9 // the length word, and a byte
+		at += 8 + int(word&(1<<56-1)) + padding
+	}
+	if err := os.Truncate(path, cut); err != nil {
+		t.Fatal(err)
+	}
+	return path, cut
+}
+
 func truncateHalf(t testing.TB, path string) (string, int64) {
 	t.Helper()
 	info, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	size := info.Size()/2 | 1 // no boundary of padded records
+	size := info.Size() / 2
 	if err := os.Truncate(path, size); err != nil {
 		t.Fatal(err)
 	}
