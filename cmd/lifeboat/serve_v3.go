@@ -20,30 +20,31 @@ func (o *serveOptions) usesV3(dir *datadir.Dir) bool {
 
 // checkV3 refuses what the v3 engine can't do.
 func (o *serveOptions) checkV3(dir *datadir.Dir) error {
-	switch {
-	case o.readOnly:
+	if o.readOnly {
 		return withExit(exitUsage, errors.New("v3 data can't be served with --read-only: use --clone"))
-	case o.onlyForV2():
-		return withExit(exitUsage, errors.New("--keep-uncommitted, --snapshot-count and --cors are for v2 data"))
-	case dir.Live == datadir.Running:
+	}
+	if err := o.checkV2Flags(); err != nil {
+		return err
+	}
+	if dir.Live == datadir.Running {
 		return withExit(exitLocked, fmt.Errorf("%s: an etcd has it open\nTo look at its data as it is now, take a snapshot: lifeboat snapshot save", o.dataDir))
 	}
 	return nil
 }
 
-// onlyForV2 tells that a flag is set that means nothing to the v3 engine.
-func (o *serveOptions) onlyForV2() bool {
-	return o.keepUncommitted || o.snapshotCount != 0 || len(o.cors) > 0
+// checkV2Flags refuses flags that mean nothing to the v3 engine.
+func (o *serveOptions) checkV2Flags() error {
+	if o.keepUncommitted || o.snapshotCount != 0 || len(o.cors) > 0 {
+		return withExit(exitUsage, errors.New("--keep-uncommitted, --snapshot-count and --cors are for v2 data"))
+	}
+	return nil
 }
 
 // createV3 serves a new cluster of one, which etcd makes as it starts.
 func (o *serveOptions) createV3(ctx context.Context, e *env, listener net.Listener) error {
 	addr := listener.Addr()
-	if err := listener.Close(); err != nil {
+	if err := errors.Join(o.checkV2Flags(), listener.Close()); err != nil {
 		return err
-	}
-	if o.onlyForV2() {
-		return withExit(exitUsage, errors.New("--keep-uncommitted, --snapshot-count and --cors are for v2 data"))
 	}
 	engine, err := v3engine.FindEngine(ctx, o.binary)
 	if err != nil {
