@@ -17,16 +17,13 @@ import (
 // mountSmall mounts a file system of that many bytes; it goes with the test.
 func mountSmall(t *testing.T, size int) string {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("only root can mount a small file system")
-	}
 	dir := t.TempDir()
 	err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size))
 	if err != nil && os.Getenv("CI") != "" {
 		t.Fatal(err)
 	}
 	if err != nil {
-		t.Skip(err)
+		t.Skip(err) // only root can mount
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
