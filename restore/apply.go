@@ -33,22 +33,29 @@ func (p *Plan) Apply(ctx context.Context, progress func(int64)) (Result, error) 
 	if err != nil {
 		return Result{}, err
 	}
+	var keys snapcodec.HashKV
 	var group errgroup.Group
 	group.Go(func() error {
 		err := p.Source.verify(p.Options.Hash)
+		if err == nil && p.hashSource() {
+			keys, err = p.Source.DB.HashKV(0)
+		}
 		if err != nil {
 			cancel()
 		}
 		return err
 	})
-	group.Go(func() error { return p.copyAll(dirs, progress) })
+	group.Go(func() error { return p.writeAll(dirs, progress) })
 	if err := group.Wait(); err != nil {
 		return Result{}, err
 	}
 	if err := p.Source.checkUnchanged(); err != nil {
 		return Result{}, err
 	}
-	result, err := p.finishAll(dirs)
+	if err := p.takeOver(dirs, progress); err != nil {
+		return Result{}, err
+	}
+	result, err := p.finishAll(dirs, keys)
 	if err != nil {
 		return Result{}, err
 	}
@@ -60,8 +67,27 @@ type Result struct {
 	Keys snapcodec.HashKV // of all copies, if they were to be compared
 }
 
-// finishAll makes each copy its member's, and compares their keys.
-func (p *Plan) finishAll(dirs allDirs) (Result, error) {
+// hashSource tells whether the copies will have the keys of the source.
+func (p *Plan) hashSource() bool { return p.Options.CompareKeys && p.Options.Bump == 0 }
+
+// takeOver makes the source's own file the backend of the last member, if the
+// source is to be used up. Nobody needs the source after that.
+func (p *Plan) takeOver(dirs allDirs, progress func(int64)) error {
+	if !p.Options.UseUp {
+		return nil
+	}
+	last := dirs[len(dirs)-1]
+	f, err := last.data.TakeOver(backendName, p.Source.file, progress)
+	if err != nil {
+		return fmt.Errorf("member %s: %w", p.Targets[len(dirs)-1].Name, err)
+	}
+	last.backend = f
+	return f.Truncate(p.Source.Size)
+}
+
+// finishAll makes each copy its member's, and compares their keys with each
+// other and with the source's.
+func (p *Plan) finishAll(dirs allDirs, source snapcodec.HashKV) (Result, error) {
 	var result Result
 	for i, t := range p.Targets {
 		if err := p.edit(dirs[i]); err != nil {
@@ -70,7 +96,7 @@ func (p *Plan) finishAll(dirs allDirs) (Result, error) {
 	}
 	if p.Options.CompareKeys {
 		var err error
-		if result.Keys, err = p.compareKeys(dirs); err != nil {
+		if result.Keys, err = p.compareKeys(dirs, source); err != nil {
 			return result, err
 		}
 	}
@@ -84,7 +110,7 @@ func (p *Plan) finishAll(dirs allDirs) (Result, error) {
 
 // compareKeys hashes the keys of all copies, which must be the same, and the
 // source's unless its revision was raised.
-func (p *Plan) compareKeys(dirs allDirs) (snapcodec.HashKV, error) {
+func (p *Plan) compareKeys(dirs allDirs, source snapcodec.HashKV) (snapcodec.HashKV, error) {
 	want, err := hashKeys(dirs[0].backend)
 	if err != nil {
 		return want, err
@@ -95,12 +121,9 @@ func (p *Plan) compareKeys(dirs allDirs) (snapcodec.HashKV, error) {
 				p.Targets[i+1].Name, got.Hash, got.HashRevision, p.Targets[0].Name, want.Hash, want.HashRevision), err)
 		}
 	}
-	if p.Options.Bump > 0 {
-		return want, nil
-	}
-	if source, err := p.Source.DB.HashKV(0); err != nil || source != want {
-		return want, errors.Join(fmt.Errorf("the copies have hash %d at revision %d, the source has %d at %d",
-			want.Hash, want.HashRevision, source.Hash, source.HashRevision), err)
+	if p.hashSource() && source != want {
+		return want, fmt.Errorf("the copies have hash %d at revision %d, the source has %d at %d",
+			want.Hash, want.HashRevision, source.Hash, source.HashRevision)
 	}
 	return want, nil
 }
@@ -117,8 +140,8 @@ func hashKeys(f *atomicfile.File) (snapcodec.HashKV, error) {
 	return db.HashKV(0)
 }
 
-// copyAll writes all that can be written before the source is proved.
-func (p *Plan) copyAll(dirs allDirs, progress func(int64)) error {
+// writeAll writes all that can be written before the source is proved.
+func (p *Plan) writeAll(dirs allDirs, progress func(int64)) error {
 	for i, t := range p.Targets {
 		member, err := p.Cluster.Member(t.Name)
 		if err != nil {
@@ -127,6 +150,9 @@ func (p *Plan) copyAll(dirs allDirs, progress func(int64)) error {
 		w := memberWriter{plan: p, member: member, dirs: dirs[i]}
 		if err := errors.Join(w.writeLog(), w.writeSnapshot()); err != nil {
 			return fmt.Errorf("member %s: %w", t.Name, err)
+		}
+		if p.Options.UseUp && i == len(p.Targets)-1 {
+			return nil
 		}
 		if err := w.copyBackend(progress); err != nil {
 			return fmt.Errorf("member %s: %w", t.Name, err)
@@ -144,14 +170,11 @@ type memberWriter struct {
 
 // copyBackend copies the file as it is, without the SHA-256. It stays open.
 func (w *memberWriter) copyBackend(progress func(int64)) error {
-	f, err := w.dirs.data.Create(backendName)
+	f, err := w.dirs.data.Copy(backendName, w.plan.Source.file, progress)
 	if err != nil {
 		return err
 	}
 	w.dirs.backend = f
-	if err := f.CopyFrom(w.plan.Source.file, progress); err != nil {
-		return err
-	}
 	return f.Truncate(w.plan.Source.Size)
 }
 

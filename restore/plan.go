@@ -36,6 +36,10 @@ type Options struct {
 	// CompareKeys hashes the keys of every copy and compares them with each
 	// other and with the source's.
 	CompareKeys bool
+	// UseUp lets the last member have the source's own backend file, which spares
+	// a copy. The source is nothing to restore from any more then, whether the
+	// restore succeeds or not.
+	UseUp bool
 	// Owner is whom the data dirs will belong to; nil: whom the target belongs
 	// to that is there, else the source data dir, as far as we may.
 	Owner  *atomicfile.Owner

@@ -36,7 +36,7 @@ type restoreOptions struct {
 	assumeStopped bool
 	dryRun        bool
 	stored        restoreRepoOptions
-	shown         string // what is restored, if that is not the source as given
+	shown         string // what the source was unpacked from, if it was
 	output        outputFlag
 }
 
@@ -281,6 +281,7 @@ func (o *restoreOptions) run(ctx context.Context, e *env, p restorePlan) error {
 	if src.Kind == restore.KindBackend {
 		p.Hash = restore.HashSkipped
 	}
+	p.UseUp = o.shown != "" // it is a scratch copy
 	warnings, err := p.decideBump(src)
 	if err != nil {
 		return err

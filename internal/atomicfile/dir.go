@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -204,6 +206,46 @@ func (d *Dir) Create(name string) (*File, error) {
 		return nil, err
 	}
 	return &File{File: f, sys: d.opts.System}, nil
+}
+
+// TakeOver moves the file that src is open on below the staging directory, as a
+// new file, mode 0600. Where it can't be moved, to another file system, it is
+// copied. Progress is called with its bytes.
+func (d *Dir) TakeOver(name string, src *os.File, progress func(int64)) (*File, error) {
+	path := filepath.Join(d.stage, name)
+	err := d.opts.System.rename(src.Name(), path)
+	if errors.Is(err, unix.EXDEV) {
+		return d.Copy(name, src, progress)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		progress(info.Size())
+		err = f.Chmod(0o600)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &File{File: f, sys: d.opts.System}, nil
+}
+
+// Copy makes a new file with the whole of src below the staging directory, as
+// [Dir.Create] and [File.CopyFrom] do.
+func (d *Dir) Copy(name string, src *os.File, progress func(int64)) (*File, error) {
+	f, err := d.Create(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.CopyFrom(src, progress); err != nil {
+		return nil, errors.Join(err, f.File.Close())
+	}
+	return f, nil
 }
 
 // Commit makes the directory durable and gives it its name. The others are
