@@ -128,6 +128,47 @@ func TestDaemonFailures(t *testing.T) {
 	}
 }
 
+// Hooks are told of the run what there is to tell: before it whose it is, after
+// it what became of it in each repository, and in one alone as well.
+func TestDaemonTellsHooks(t *testing.T) {
+	tests := map[string]struct {
+		from, to string
+		break_   func(*fakeDepot) // a
+		after    string
+	}{
+		"two": {after: "LIFEBOAT_REPOSITORY=a b LIFEBOAT_RESULT=success LIFEBOAT_STAGE= LIFEBOAT_CAUSE= LIFEBOAT_ERROR= LIFEBOAT_BACKUP_ID=b1 b1 " +
+			"LIFEBOAT_VERIFIED=digest digest LIFEBOAT_PLAIN_BYTES=9000 9000 LIFEBOAT_STORED_BYTES=800 800 LIFEBOAT_REVISION=1 1"},
+		"one of two": {break_: func(d *fakeDepot) { d.saveErr = &storeError{errors.New("reset")} },
+			after: "LIFEBOAT_REPOSITORY=a b LIFEBOAT_RESULT=failure LIFEBOAT_STAGE=save LIFEBOAT_CAUSE=store LIFEBOAT_ERROR=repository a: save: reset " +
+				"LIFEBOAT_BACKUP_ID=- b1 LIFEBOAT_VERIFIED=- digest LIFEBOAT_PLAIN_BYTES=- 9000 LIFEBOAT_STORED_BYTES=- 800 LIFEBOAT_REVISION=- 1"},
+		"one": {from: "[a, b]", to: "a", break_: func(d *fakeDepot) { d.proof = &proofError{prove.Damaged, "page 3"} },
+			after: "LIFEBOAT_REPOSITORY=a LIFEBOAT_RESULT=failure LIFEBOAT_STAGE=verify LIFEBOAT_CAUSE=damage LIFEBOAT_ERROR=repository a: verify: page 3 " +
+				"LIFEBOAT_BACKUP_ID=b1 LIFEBOAT_VERIFIED=- LIFEBOAT_PLAIN_BYTES=9000 LIFEBOAT_STORED_BYTES=800 LIFEBOAT_REVISION=1"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				if tt.break_ != nil {
+					w.depot("a").set(tt.break_)
+				}
+				d := w.daemon(configOf(t, strings.Replace(nightly, tt.from, tt.to, 1)))
+				stop := begin(t, d, &memoryState{})
+				time.Sleep(3 * time.Hour)
+				stop()
+				whose := "LIFEBOAT_JOB=nightly LIFEBOAT_CLUSTER=c LIFEBOAT_RUN=" + d.Status().Jobs[0].Last.ID + " "
+				repositories, _, _ := strings.Cut(tt.after, " LIFEBOAT_RESULT")
+				events := w.took()
+				for _, want := range []string{"hook before " + whose + repositories, "hook after " + whose + tt.after} {
+					if !slices.Contains(events, want) {
+						t.Errorf("want %q of\n%s", want, strings.Join(events, "\n"))
+					}
+				}
+			})
+		})
+	}
+}
+
 // A run that hangs in one repository is ended by its timeout; the other
 // repository has its backup.
 func TestDaemonTimeout(t *testing.T) {

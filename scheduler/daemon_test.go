@@ -140,7 +140,7 @@ func (d *fakeUse) save(ctx context.Context, labels map[string]string, _ func(str
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.n++
-	ref := BackupRef{ID: fmt.Sprintf("b%d", d.n), Time: began, Revision: int64(d.n)}
+	ref := BackupRef{ID: fmt.Sprintf("b%d", d.n), Time: began, Revision: int64(d.n), PlainBytes: 9000, StoredBytes: 800}
 	d.kept = append(d.kept, keptBackup{ref, labels})
 	if len(d.kept) > 20 {
 		d.kept = slices.Delete(d.kept, 0, 1)

@@ -1,10 +1,12 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -23,6 +25,45 @@ func runHook(ctx context.Context, h HookConfig, env []string) error {
 		return fmt.Errorf("hook %s: %w", p.name(), err)
 	}
 	return nil
+}
+
+// unknown stands in lists for what is not there or not known.
+const unknown = "-"
+
+// hookEnv is what hooks of a stage are told of a run. What each of the job's
+// repositories has its own of is a list in their order, with a word for each.
+func hookEnv(stage Stage, rec RunRecord) []string {
+	each := func(of func(RepositoryOutcome) string) string {
+		var words []string
+		for _, out := range rec.Repositories {
+			words = append(words, cmp.Or(of(out), unknown))
+		}
+		return strings.Join(words, " ")
+	}
+	env := []string{
+		"LIFEBOAT_JOB=" + rec.Job, "LIFEBOAT_CLUSTER=" + rec.Cluster, "LIFEBOAT_RUN=" + rec.ID,
+		"LIFEBOAT_REPOSITORY=" + each(func(out RepositoryOutcome) string { return out.Name }),
+	}
+	if stage == StageBefore {
+		return env
+	}
+	return append(env,
+		"LIFEBOAT_RESULT="+string(rec.Result), "LIFEBOAT_STAGE="+string(rec.Stage),
+		"LIFEBOAT_CAUSE="+string(rec.Cause), "LIFEBOAT_ERROR="+rec.Error,
+		"LIFEBOAT_BACKUP_ID="+each(func(out RepositoryOutcome) string { return out.BackupID }),
+		"LIFEBOAT_VERIFIED="+each(func(out RepositoryOutcome) string { return string(out.Verified) }),
+		"LIFEBOAT_PLAIN_BYTES="+each(func(out RepositoryOutcome) string { return number(out.PlainBytes) }),
+		"LIFEBOAT_STORED_BYTES="+each(func(out RepositoryOutcome) string { return number(out.StoredBytes) }),
+		"LIFEBOAT_REVISION="+each(func(out RepositoryOutcome) string { return number(out.Revision) }),
+	)
+}
+
+// number is what is known of a number that is never 0.
+func number(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 // environment is the daemon's own without what is likely a secret or belongs to

@@ -127,13 +127,13 @@ func (r *run) backup(ctx context.Context) error {
 	var told sync.WaitGroup
 	defer told.Wait()
 	told.Go(func() { r.pingStart(limited) })
-	if r.hooks(limited, StageBefore, r.job.Hooks.Before, nil) {
+	if r.hooks(limited, StageBefore, r.job.Hooks.Before) {
 		if err := r.everywhere(limited, r.saveIn); err != nil {
 			return err
 		}
 	}
 	// What the first hooks have done is to be undone, even if time is up.
-	r.hooks(context.WithoutCancel(ctx), StageAfter, r.job.Hooks.After, r.sofar())
+	r.hooks(context.WithoutCancel(ctx), StageAfter, r.job.Hooks.After)
 	return nil
 }
 
@@ -148,15 +148,9 @@ func (r *run) pingStart(ctx context.Context) {
 	}
 }
 
-// sofar is what hooks after the backup are told of it.
-func (r *run) sofar() []string {
-	rec := r.sumUp()
-	return []string{"LIFEBOAT_RESULT=" + string(rec.Result), "LIFEBOAT_ERROR=" + rec.Error}
-}
-
 // hooks runs hooks, and tells whether the run may go on.
-func (r *run) hooks(ctx context.Context, stage Stage, hooks []HookConfig, env []string) bool {
-	env = append([]string{"LIFEBOAT_JOB=" + r.job.Name, "LIFEBOAT_CLUSTER=" + r.job.Cluster, "LIFEBOAT_RUN=" + r.id}, env...)
+func (r *run) hooks(ctx context.Context, stage Stage, hooks []HookConfig) bool {
+	env := hookEnv(stage, r.sumUp())
 	ok := true
 	for _, h := range hooks {
 		ok = r.hook(ctx, stage, h, env) && ok
