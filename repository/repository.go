@@ -92,6 +92,21 @@ func Open(ctx context.Context, s storage.Store) (*Repository, error) {
 	return r, nil
 }
 
+// OpenOrInit opens the repository in s, or makes one if the place is empty. It
+// fails as [Open] and [Init] do, but for ErrExists: all of several at once get
+// the same repository.
+func OpenOrInit(ctx context.Context, s storage.Store, o InitOptions) (*Repository, error) {
+	r, err := Open(ctx, s)
+	if !errors.Is(err, ErrNotRepository) {
+		return r, err
+	}
+	r, err = Init(ctx, s, o)
+	if errors.Is(err, ErrExists) {
+		return Open(ctx, s) // somebody else made it meanwhile
+	}
+	return r, err
+}
+
 // describeOther says what a place is that is no repository.
 func describeOther(ctx context.Context, s storage.Store) error {
 	found, err := survey(ctx, s)

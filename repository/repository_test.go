@@ -3,6 +3,7 @@ package repository
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -92,6 +93,59 @@ func TestOpenOfANewerRepository(t *testing.T) {
 			t.Errorf("init: %v", err)
 		}
 	}
+}
+
+func TestOpenOrInit(t *testing.T) {
+	t.Run("at once", func(t *testing.T) {
+		store := memory(t)
+		ids := make([]string, 16)
+		var wg sync.WaitGroup
+		for i := range ids {
+			wg.Go(func() {
+				repo, err := OpenOrInit(t.Context(), store, InitOptions{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				ids[i] = repo.ID()
+			})
+		}
+		wg.Wait()
+		if ids = slices.Compact(ids); len(ids) != 1 || ids[0] == "" {
+			t.Errorf("repositories %q", ids)
+		}
+	})
+	t.Run("other files", func(t *testing.T) {
+		store := memory(t, "a.txt")
+		if _, err := OpenOrInit(t.Context(), store, InitOptions{}); err == nil || !strings.Contains(err.Error(), "not empty: what is there: a.txt") {
+			t.Error(err)
+		}
+		if _, err := store.Stat(t.Context(), repositoryKey); !errors.Is(err, storage.ErrNotExist) {
+			t.Errorf("it was made: %v", err)
+		}
+	})
+	t.Run("newer", func(t *testing.T) {
+		_, store := newRepository(t)
+		_ = store.Corrupt(repositoryKey, func([]byte) []byte { return resealText(kindRepository, `{"format":9}`) })
+		var newer *FormatError
+		if _, err := OpenOrInit(t.Context(), store, InitOptions{}); !errors.As(err, &newer) {
+			t.Error(err)
+		}
+	})
+	t.Run("a store that fails", func(t *testing.T) {
+		for _, kind := range []storagetest.Kind{storagetest.Fail, storagetest.LoseAnswer, storagetest.Repeat} {
+			for store := range storagetest.Each(storagetest.Fault{Kind: kind}, func() storage.Store { return memory(t) }) {
+				_, err := OpenOrInit(t.Context(), store, InitOptions{})
+				failed, met := errors.Is(err, storagetest.ErrInjected), len(store.Met()) > 0
+				if err != nil && !failed || failed && !met || kind == storagetest.Fail && failed != met {
+					t.Errorf("%v: %v", store.Met(), err)
+				}
+				if _, err := OpenOrInit(t.Context(), store.Inner(), InitOptions{}); err != nil {
+					t.Errorf("after %v: %v", store.Met(), err)
+				}
+			}
+		}
+	})
 }
 
 func TestOfManyInitsOneWins(t *testing.T) {

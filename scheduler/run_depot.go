@@ -62,12 +62,11 @@ func openDepot(ctx context.Context, t task) (depot, error) {
 		return nil, &storeError{err}
 	}
 	store = toldStore{store}
-	repo, err := repository.Open(ctx, store)
-	if errors.Is(err, repository.ErrNotRepository) && t.repository.Create {
-		repo, err = repository.Init(ctx, store, repository.InitOptions{Tool: t.tool})
-		if errors.Is(err, repository.ErrExists) {
-			repo, err = repository.Open(ctx, store) // another daemon made it
-		}
+	var repo *repository.Repository
+	if t.repository.Create {
+		repo, err = repository.OpenOrInit(ctx, store, repository.InitOptions{Tool: t.tool})
+	} else {
+		repo, err = repository.Open(ctx, store)
 	}
 	if err != nil {
 		return nil, err

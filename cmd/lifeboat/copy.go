@@ -96,11 +96,7 @@ func (o *copyOptions) target(ctx context.Context, e *env) (*repository.Repositor
 	if err != nil {
 		return nil, err
 	}
-	to, err := repository.Init(ctx, store, repository.InitOptions{Tool: tool()})
-	if errors.Is(err, repository.ErrExists) {
-		return repository.Open(ctx, store)
-	}
-	return to, err
+	return repository.OpenOrInit(ctx, store, repository.InitOptions{Tool: tool()})
 }
 
 func (o *copyOptions) choose(ctx context.Context, e *env, from *repository.Repository, id string) ([]*repository.Backup, error) {
