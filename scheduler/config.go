@@ -138,6 +138,7 @@ type JobConfig struct {
 }
 
 // RetentionConfig says which backups are kept: those that any rule keeps.
+// LockFor is no such rule, but what is done with them.
 type RetentionConfig struct {
 	Last    Count           `yaml:"last"`
 	Hourly  Count           `yaml:"hourly"`
@@ -146,6 +147,8 @@ type RetentionConfig struct {
 	Monthly Count           `yaml:"monthly"`
 	Yearly  Count           `yaml:"yearly"`
 	Within  repository.Span `yaml:"within"`
+
+	LockFor repository.Span `yaml:"lock-for"` // from each prune on; zero: locks are left alone
 }
 
 // Policy is the retention by the calendar of a time zone.

@@ -136,7 +136,7 @@ func (c checker) repository(path, name string, r *RepositoryConfig) {
 		c.location(path, r)
 	}
 	c.encryption(path, r)
-	c.retention(join(path, "retention"), r.Retention)
+	c.retention(join(path, "retention"), r.Retention, name)
 }
 
 func (c checker) encryption(path string, r *RepositoryConfig) {
@@ -216,7 +216,7 @@ func (c checker) job(path, name string, j *JobConfig) {
 	c.name(path, "job", name)
 	c.positive(join(path, "timeout"), j.Timeout)
 	c.labels(join(path, "labels"), j.Labels)
-	c.retention(join(path, "retention"), j.Retention)
+	c.retention(join(path, "retention"), j.Retention, j.Repositories...)
 	c.references(path, "repositories", "repository", j.Repositories, slices.Sorted(maps.Keys(c.Repositories)))
 	c.references(path, "notify", "notification", j.Notify, slices.Sorted(maps.Keys(c.Notify)))
 	if _, there := c.Config.places[join(path, "repositories")]; there && len(j.Repositories) == 0 {
@@ -324,12 +324,18 @@ func (c checker) labels(path string, labels map[string]string) {
 	}
 }
 
-func (c checker) retention(path string, r *RetentionConfig) {
+// retention checks what is kept in some repositories.
+func (c checker) retention(path string, r *RetentionConfig, repositories ...string) {
 	if r == nil {
 		return
 	}
 	if err := r.Policy(time.UTC).Validate(); err != nil {
 		c.add(path, "%v", err)
+	}
+	for _, name := range repositories {
+		if !r.LockFor.IsZero() && c.isFolder(name) {
+			c.add(join(path, "lock-for"), "%s is a folder, and only buckets can lock objects: let lock-for stand under the retention of those", name)
+		}
 	}
 }
 
@@ -346,11 +352,19 @@ func (c checker) retentions() {
 				continue
 			}
 			a, b := c.Retention(j, repo), c.Retention(c.Jobs[other], repo)
-			if a != b && (a == nil || b == nil || *a != *b) || a != nil && j.Timezone.String() != c.Jobs[other].Timezone.String() {
+			if !keepAlike(a, b) || a != nil && j.Timezone.String() != c.Jobs[other].Timezone.String() {
 				c.add(join("jobs", name), "keeps backups of cluster %s in %s otherwise than job %s: one would remove what the other keeps; give both the same retention and timezone, or put retention under the repository", j.Cluster, repo, other)
 			}
 		}
 	}
+}
+
+// keepAlike tells whether both keep the same backups.
+func keepAlike(a, b *RetentionConfig) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Policy(nil) == b.Policy(nil)
 }
 
 func (c checker) command(path, key string, command []string, timeout time.Duration, env map[string]Secret) {

@@ -70,6 +70,16 @@ func (c checker) lockDays(path string) {
 	}
 }
 
+// isFolder tells whether a repository is known to be in a folder.
+func (c checker) isFolder(name string) bool {
+	r := c.Repositories[name]
+	if r == nil {
+		return false
+	}
+	l, err := r.Location()
+	return err == nil && l.S3 == nil
+}
+
 // sameRepositories notes two names for one place.
 func (c checker) sameRepositories() {
 	names := map[string]string{}

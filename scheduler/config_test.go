@@ -200,6 +200,9 @@ func TestExampleIsUnderstood(t *testing.T) {
 	if got := c.Retention(j, "bucket").Policy(berlin); got != want {
 		t.Errorf("retention %v, want %v", got, want)
 	}
+	if got := c.Repositories["bucket"].Retention.LockFor; got.String() != "14d" {
+		t.Errorf("locks are extended to %v", got)
+	}
 	if got := c.Jobs["files"]; got.Kind != repository.Files || got.Schedule != nil || got.Timezone != time.UTC {
 		t.Errorf("job files: %+v", got)
 	}

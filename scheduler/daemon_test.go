@@ -13,8 +13,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/etcd-lifeboat/lifeboat/repository"
 )
 
 // memoryState is a state dir that outlives daemons of a test.
@@ -153,7 +151,7 @@ func (d *fakeUse) verify(_ context.Context, id string, level Level) error {
 	return proof
 }
 
-func (d *fakeUse) prune(context.Context, repository.Policy, func(string)) (int, int64, error) {
+func (d *fakeUse) prune(context.Context, *RetentionConfig, func(string)) (int, int64, error) {
 	return 0, 0, nil
 }
 

@@ -182,7 +182,7 @@ func (t *track) order(d Decision) *order {
 // report logs what was decided beside a run.
 func (t *track) report(d Decision) {
 	if d.Missed > 0 {
-		t.log.Warn("slots passed without a run of their own", "missed", d.Missed, "made up for", !d.Slot.IsZero())
+		t.log.Warn("slots passed without a run of their own", "missed", d.Missed, "made_up_for", !d.Slot.IsZero())
 	}
 	if d.Skipped > 0 {
 		t.log.Warn("skipped: the last run still runs", "slots", d.Skipped)

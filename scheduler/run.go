@@ -336,7 +336,7 @@ func (r *run) prune(ctx context.Context, d depot, i int) error {
 		return nil
 	}
 	warn := func(text string) { r.warn(r.job.Repositories[i] + ": " + text) }
-	removed, freed, err := d.prune(ctx, keep.Policy(r.job.Timezone), warn)
+	removed, freed, err := d.prune(ctx, keep, warn)
 	r.outcome(i, func(out *RepositoryOutcome) { out.Pruned, out.PrunedBytes = removed, freed })
 	return err
 }

@@ -30,7 +30,7 @@ const (
 type depot interface {
 	save(ctx context.Context, labels map[string]string, warn func(string)) (BackupRef, error)
 	verify(ctx context.Context, id string, level Level) error
-	prune(ctx context.Context, p repository.Policy, warn func(string)) (removed int, freed int64, err error)
+	prune(ctx context.Context, keep *RetentionConfig, warn func(string)) (removed int, freed int64, err error)
 	list(ctx context.Context) ([]keptBackup, error) // the oldest first
 }
 
@@ -221,25 +221,22 @@ func verdict(r *prove.Report) error {
 	return &proofError{r.Result, string(r.Result)}
 }
 
-func (p *openedDepot) prune(ctx context.Context, policy repository.Policy, warn func(string)) (int, int64, error) {
-	plan, err := p.repo.PlanPrune(ctx, p.cluster.Name, policy, time.Now())
+func (p *openedDepot) prune(ctx context.Context, keep *RetentionConfig, warn func(string)) (int, int64, error) {
+	now := time.Now()
+	plan, err := p.repo.PlanPrune(ctx, p.cluster.Name, keep.Policy(p.job.Timezone), now)
 	if err != nil {
 		return 0, 0, err
 	}
 	for _, d := range plan.Damaged {
 		warn(fmt.Sprintf("can't be read and is left as it is: %v", d.Err))
 	}
-	result, err := plan.Apply(ctx, repository.PruneOptions{})
-	if result == nil {
-		return 0, 0, err
-	}
-	removed := 0
+	result, err := plan.Apply(ctx, repository.PruneOptions{LockFor: now.Sub(keep.LockFor.Before(now))})
+	outcomes := map[repository.Outcome]int{}
 	for _, r := range result.Removals {
-		if r.Outcome == repository.Removed {
-			removed++
-		}
+		outcomes[r.Outcome]++
 	}
-	return removed, result.Freed, err
+	p.log.Info("pruned", "removed", outcomes[repository.Removed], "locked", outcomes[repository.Locked], "freed", result.Freed, "locks_extended", result.Extended)
+	return outcomes[repository.Removed], result.Freed, err
 }
 
 func (p *openedDepot) list(ctx context.Context) ([]keptBackup, error) {
