@@ -248,3 +248,16 @@ func TestPickAsksEachEndpoint(t *testing.T) {
 		t.Errorf("picked %+v, want %s", got, b)
 	}
 }
+
+func TestPickTellsWhyNothingConnects(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	address := l.Addr().String()
+	_, err = Pick(t.Context(), config(address), 200*time.Millisecond)
+	if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), address) || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("error %v, want why %s is not reached", err, address)
+	}
+}

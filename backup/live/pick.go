@@ -10,9 +10,11 @@ import (
 	"sync"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -75,9 +77,10 @@ func ask(ctx context.Context, cfg clientv3.Config, address string, timeout time.
 		return e
 	}
 	defer client.Close()
-	st, err := client.Status(ctx, address)
+	// Not by client.Status, which drops why nothing connects when time is over.
+	st, err := pb.NewMaintenanceClient(client.ActiveConnection()).Status(ctx, &pb.StatusRequest{}, grpc.WaitForReady(true))
 	if err != nil {
-		e.Err = err
+		e.Err = rpctypes.Error(err)
 		return e
 	}
 	id := st.Header.GetMemberId()
@@ -89,7 +92,7 @@ func ask(ctx context.Context, cfg clientv3.Config, address string, timeout time.
 }
 
 // appliedIndex is the applied index, which servers before 3.4 don't tell.
-func appliedIndex(s *clientv3.StatusResponse) uint64 {
+func appliedIndex(s *pb.StatusResponse) uint64 {
 	if s.RaftAppliedIndex != 0 {
 		return s.RaftAppliedIndex
 	}
