@@ -31,7 +31,7 @@ type backend struct {
 // that runs, or may, into a scratch folder.
 func openBackend(ctx context.Context, dir *datadir.Dir, scratch string) (*backend, error) {
 	b := &backend{path: dir.Backend.Path}
-	err := b.open(ctx, dir.Live == datadir.Stopped, scratch)
+	err := b.open(ctx, dir, scratch)
 	if err == nil {
 		err = b.read(ctx)
 	}
@@ -41,11 +41,11 @@ func openBackend(ctx context.Context, dir *datadir.Dir, scratch string) (*backen
 	return b, nil
 }
 
-func (b *backend) open(ctx context.Context, stopped bool, scratch string) (err error) {
-	if stopped {
+func (b *backend) open(ctx context.Context, dir *datadir.Dir, scratch string) (err error) {
+	if dir.Live == datadir.Stopped {
 		b.file, err = os.Open(b.path)
 	} else {
-		err = b.copy(ctx, scratch)
+		err = b.copy(ctx, dir, scratch)
 	}
 	if err != nil {
 		return err
@@ -54,9 +54,8 @@ func (b *backend) open(ctx context.Context, stopped bool, scratch string) (err e
 	return err
 }
 
-// copy makes a copy of a backend that an etcd writes to, whole as of one of
-// its commits.
-func (b *backend) copy(ctx context.Context, scratch string) (err error) {
+// copy makes a copy of a backend that an etcd writes to.
+func (b *backend) copy(ctx context.Context, dir *datadir.Dir, scratch string) (err error) {
 	if b.scratch, err = atomicfile.NewTempDir(scratch, "save"); err != nil {
 		return fmt.Errorf("scratch folder for a copy of %s: %w", b.path, err)
 	}
@@ -64,25 +63,7 @@ func (b *backend) copy(ctx context.Context, scratch string) (err error) {
 	if err != nil {
 		return err
 	}
-	for try := 1; ; try++ {
-		err = b.copyNow(ctx)
-		if !errors.Is(err, snapcodec.ErrReplaced) || try == copyTries {
-			return err
-		}
-	}
-}
-
-// copyTries is how often a backend is copied that is replaced meanwhile, by a
-// defragmentation or a snapshot from the leader.
-const copyTries = 5
-
-func (b *backend) copyNow(ctx context.Context) error {
-	src, err := os.Open(b.path)
-	if err != nil {
-		return err
-	}
-	_, err = snapcodec.CopyLive(ctx, src, b.file, snapcodec.LiveCopyOptions{})
-	return errors.Join(err, src.Close())
+	return dir.CopyBackend(ctx, b.file, func(int64) {})
 }
 
 // read proves the pages and finds the facts.
@@ -115,7 +96,7 @@ func (b *backend) read(ctx context.Context) error {
 func (b *backend) copyTo(ctx context.Context, w io.Writer) error {
 	n, err := io.Copy(w, &limited{ctx, io.NewSectionReader(b.file, 0, b.info.Size())})
 	if err == nil && n != b.info.Size() {
-		err = fmt.Errorf("%s: %w: it is shorter than it was", b.path, errMoved)
+		err = fmt.Errorf("%s: %w: it is shorter than it was", b.path, datadir.ErrChanged)
 	}
 	return err
 }
@@ -130,7 +111,7 @@ func (b *backend) unchanged() error {
 		return err
 	}
 	if changed(b.info, now) {
-		return fmt.Errorf("%s: %w while it was read", b.path, errMoved)
+		return fmt.Errorf("%s: %w while it was read", b.path, datadir.ErrChanged)
 	}
 	return nil
 }

@@ -5,18 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
-	"time"
 
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
 	"github.com/etcd-lifeboat/lifeboat/repository"
 	"github.com/etcd-lifeboat/lifeboat/snapcodec"
-	"github.com/etcd-lifeboat/lifeboat/walcodec"
 )
 
 // FilesOptions of Files; the zero value works.
@@ -41,36 +37,17 @@ func Files(ctx context.Context, repo *repository.Repository, cluster, dataDir st
 	if err != nil {
 		return nil, err
 	}
-	for try := 0; ; try++ {
-		f := filesJob{job: job{Options: o.Options, repo: repo, cluster: cluster}, o: o, includes: includes}
-		backup, err := f.run(ctx, dataDir)
-		if err == nil {
-			return backup, nil
-		}
-		if !errors.Is(err, errMoved) || try == maxMoved || sleep(ctx, movedPause<<try) != nil {
-			return nil, fmt.Errorf("save %s: %w", dataDir, err)
-		}
-		f.info("%v: trying again", err)
+	j := job{Options: o.Options, repo: repo, cluster: cluster}
+	var backup *repository.Backup
+	err = datadir.Retry(ctx, func() (err error) {
+		f := filesJob{job: j, o: o, includes: includes}
+		backup, err = f.run(ctx, dataDir)
+		return err
+	}, func(cause error) { j.info("%v: trying again", cause) })
+	if err != nil {
+		return nil, fmt.Errorf("save %s: %w", dataDir, err)
 	}
-}
-
-// A member that is started, stopped or made anew by a snapshot from its leader
-// while it is read has changed a moment later no more.
-const (
-	maxMoved   = 4 // tries after the first
-	movedPause = 100 * time.Millisecond
-)
-
-// sleep waits, or ends with the context.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
+	return backup, nil
 }
 
 // filesJob is one try.
@@ -80,8 +57,6 @@ type filesJob struct {
 	includes []include
 
 	dir     *datadir.Dir
-	log     *keeper
-	report  *walcodec.Report
 	snap    *os.File // the base; nil without one
 	backend *backend // nil without one
 }
@@ -103,7 +78,7 @@ func (f *filesJob) run(ctx context.Context, path string) (_ *repository.Backup, 
 
 func (f *filesJob) save(ctx context.Context) (*repository.Backup, error) {
 	if err := f.capture(ctx); err != nil {
-		return nil, f.mayMove(err)
+		return nil, f.dir.Live.MayChange(err)
 	}
 	if err := f.store(ctx); err != nil {
 		return nil, err
@@ -123,9 +98,6 @@ func (f *filesJob) close() error {
 	if f.backend != nil {
 		errs = append(errs, f.backend.close())
 	}
-	if f.log != nil {
-		errs = append(errs, f.log.close())
-	}
 	if f.dir != nil {
 		errs = append(errs, f.dir.Close())
 	}
@@ -140,15 +112,7 @@ func (f *filesJob) inspect(ctx context.Context, path string) error {
 	if l := files.Layout; l != datadir.LayoutMember && l != datadir.LayoutFlat {
 		return fmt.Errorf("it is a %s: give the data dir that it belongs to", l)
 	}
-	live, err := files.Live()
-	if err != nil {
-		return err
-	}
-	f.dir, err = datadir.Inspect(ctx, path, datadir.Options{WALDir: f.o.WALDir})
-	if err != nil && live != datadir.Stopped {
-		return maybeMoved(err)
-	}
-	if err != nil {
+	if f.dir, err = datadir.Inspect(ctx, path, datadir.Options{WALDir: f.o.WALDir}); err != nil {
 		return err
 	}
 	return f.complete()
@@ -174,30 +138,22 @@ func (f *filesJob) baseIndex() uint64 {
 	return f.dir.Base.Index
 }
 
-// capture gets hold of everything, in an order that keeps a running member's
-// files consistent: the log is opened before a purge can take it, then the
-// backend is copied, then the log is read to where it ends by now.
+// capture gets hold of everything. Snapshot and log are open, or the next
+// moment, so that a purge takes nothing away; a running member's backend is
+// copied before the log is read to its end, see [datadir.Dir.CopyBackend].
 func (f *filesJob) capture(ctx context.Context) error {
-	f.log = newKeeper(f.dir.WAL)
-	if _, err := f.log.hold(f.baseIndex()); err != nil {
-		return err
-	}
 	var err error
 	if f.dir.Base != nil {
 		if f.snap, err = os.Open(f.dir.Base.Path); err != nil {
 			return err
 		}
 	}
-	if f.dir.Backend != nil {
-		f.tellCopy()
-		if f.backend, err = openBackend(ctx, f.dir, f.o.Scratch); err != nil {
-			return err
-		}
+	if f.dir.Backend == nil {
+		return nil
 	}
-	if f.report, err = f.log.verify(ctx, f.baseIndex()); err != nil {
-		return err
-	}
-	return f.coherent()
+	f.tellCopy()
+	f.backend, err = openBackend(ctx, f.dir, f.o.Scratch)
+	return err
 }
 
 // tellCopy says why the backend is copied first.
@@ -208,25 +164,6 @@ func (f *filesJob) tellCopy() {
 	case datadir.LiveUnknown:
 		f.info("this system can't tell whether etcd is running on it: copying %s first", b.Path)
 	}
-}
-
-// coherent makes sure that snapshot, log and backend go together.
-func (f *filesJob) coherent() error {
-	base, r := f.baseIndex(), f.report
-	for _, gap := range r.Gaps {
-		if gap.Index > base+1 {
-			return fmt.Errorf("%s: %w: entry %d is followed by entry %d", f.dir.WAL, errMoved, gap.After, gap.Index)
-		}
-	}
-	if f.backend == nil {
-		return nil
-	}
-	last, applied := max(r.LastIndex, base), f.backend.meta.ConsistentIndex
-	if applied > last || applied < base {
-		return fmt.Errorf("%s: %w: it has applied up to index %d, but snapshot and log reach from %d to %d",
-			f.dir.Backend.Path, errMoved, applied, base, last)
-	}
-	return nil
 }
 
 // store puts all parts.
@@ -252,7 +189,7 @@ func (f *filesJob) store(ctx context.Context) error {
 
 // size is how many bytes the parts have.
 func (f *filesJob) size() int64 {
-	n := f.report.Used + sizeOf(f.includes)
+	n := f.dir.Report().Used + sizeOf(f.includes)
 	if f.backend != nil {
 		n += f.backend.info.Size()
 	}
@@ -265,19 +202,19 @@ func (f *filesJob) size() int64 {
 func (f *filesJob) copySnap(ctx context.Context, w io.Writer) error {
 	n, err := io.Copy(w, &limited{ctx, io.NewSectionReader(f.snap, 0, f.dir.Base.Size)})
 	if err == nil && n != f.dir.Base.Size {
-		err = fmt.Errorf("%s: %w: it is shorter than it was", f.snap.Name(), errMoved)
+		err = fmt.Errorf("%s: %w: it is shorter than it was", f.snap.Name(), datadir.ErrChanged)
 	}
 	return err
 }
 
 // storeLog puts the segments. A last one in which nothing is whole is left out.
 func (f *filesJob) storeLog(ctx context.Context) error {
-	for _, s := range f.report.Segments {
+	for _, s := range f.dir.Report().Segments {
 		if s.Used == 0 {
 			continue
 		}
 		part := repository.Part{Name: "member/wal/" + s.Name, Role: repository.RoleWAL}
-		if err := f.put(ctx, part, func(ctx context.Context, w io.Writer) error { return f.log.copySegment(ctx, s, w) }); err != nil {
+		if err := f.put(ctx, part, func(ctx context.Context, w io.Writer) error { return copySegment(ctx, f.dir, s, w) }); err != nil {
 			return err
 		}
 	}
@@ -294,7 +231,7 @@ func (f *filesJob) unchanged() error {
 		return err
 	}
 	if live != datadir.Stopped {
-		return fmt.Errorf("%w: etcd was started on it", errMoved)
+		return fmt.Errorf("%w: etcd was started on it", datadir.ErrChanged)
 	}
 	if f.backend == nil {
 		return nil
@@ -302,77 +239,24 @@ func (f *filesJob) unchanged() error {
 	return f.backend.unchanged()
 }
 
-// mayMove lets an error count as a change where an etcd runs, or may.
-func (f *filesJob) mayMove(err error) error {
-	if f.dir.Live == datadir.Stopped {
-		return err
-	}
-	return maybeMoved(err)
-}
-
-// maybeMoved lets an error count as a change, but for damage and others that
-// another try won't cure.
-func maybeMoved(err error) error {
-	var damage *walcodec.CorruptError
-	lasting := []error{snapcodec.ErrBusy, fs.ErrPermission, syscall.ENOSPC, context.Canceled, context.DeadlineExceeded}
-	if errors.As(err, &damage) || slices.ContainsFunc(lasting, func(e error) bool { return errors.Is(err, e) }) {
-		return err
-	}
-	return &movedError{err}
-}
-
-// movedError is an error that a change may have caused.
-type movedError struct{ cause error }
-
-func (e *movedError) Error() string        { return e.cause.Error() }
-func (e *movedError) Unwrap() error        { return e.cause }
-func (e *movedError) Is(target error) bool { return target == errMoved }
-
 // sumUp writes down what was found.
 func (f *filesJob) sumUp() {
 	d, m := f.dir, &f.facts
 	m.Kind = repository.Files
 	m.MemberID, m.MemberName = formatID(d.IDs.NodeID), d.Started[d.IDs.NodeID]
 	m.Members = members(d)
-	m.EtcdVersion = f.origin()
-	m.RaftTerm, m.RaftIndex = f.report.LastTerm, f.report.LastIndex
-	if d.Base != nil && m.RaftIndex < d.Base.Index {
-		m.RaftTerm, m.RaftIndex = d.Base.Term, d.Base.Index
-	}
+	m.EtcdVersion = d.Facts.Origin.String()
+	m.RaftTerm, m.RaftIndex = d.Log.LastTerm, d.Log.Last
 	m.V2 = d.Backend == nil || d.Facts.V2Data != ""
-	if torn := f.report.Err(); torn != nil {
-		f.note("the log's last write was cut short and is left out: %v", torn)
+	if d.Torn != nil {
+		f.note("the log's last write was cut short and is left out: %v", d.Torn)
 	}
 	for _, snap := range d.Snapshots {
-		if snap.Problem != "" && !f.recorded(snap) {
+		if snap.Problem != "" {
 			f.note("%s is passed over: %s", snap.Path, snap.Problem)
 		}
 	}
 	f.sumUpBackend()
-}
-
-// origin is the release that wrote the files, as far as they tell. The facts
-// lack what the backend says if that could not be read while etcd wrote it: then
-// the copy says it.
-func (f *filesJob) origin() string {
-	d := f.dir
-	switch {
-	case d.Backend == nil || d.Backend.Unread == nil:
-		return d.Facts.Origin.String()
-	case f.backend.meta.StorageVersion != "":
-		return f.backend.meta.StorageVersion
-	case f.backend.meta.Term != 0:
-		return datadir.R35.String()
-	}
-	return ""
-}
-
-// recorded tells of a snapshot that etcd was making when it was inspected: by
-// now the log knows it.
-func (f *filesJob) recorded(snap datadir.Snapshot) bool {
-	return snap.Index > f.baseIndex() && slices.ContainsFunc(f.report.Snapshots, func(r walcodec.SnapshotRecord) bool {
-		return r.Index == snap.Index
-	})
 }
 
 func (f *filesJob) sumUpBackend() {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -503,66 +502,9 @@ func TestPlaintextAfterEncryption(t *testing.T) {
 	}
 }
 
-// Segments that are purged meanwhile stay readable, and new ones are seen.
-func TestKeeperOutlivesAPurge(t *testing.T) {
-	dir := t.TempDir()
-	log, err := walcodec.NewLogWriter(folder(dir), walcodec.Metadata{NodeID: 1, ClusterID: 2}, walcodec.LogWriterOptions{SegmentSize: 512})
-	if err != nil {
-		t.Fatal(err)
-	}
-	append := func(from, to uint64) {
-		for i := from; i <= to; i++ {
-			if err := log.WriteEntry(walcodec.Entry{Term: 1, Index: i, Data: make([]byte, 64)}); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	append(1, 40)
-	k := newKeeper(dir)
-	defer k.close()
-	if _, err := k.hold(10); err != nil {
-		t.Fatal(err)
-	}
-	held := slices.Collect(segmentNames(dir))
-	append(41, 80)
-	if err := log.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range held {
-		remove(t, filepath.Join(dir, name))
-	}
-	report, err := k.verify(t.Context(), 10)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if report.FirstIndex > 10 || report.LastIndex != 80 || len(report.Gaps) > 0 {
-		t.Errorf("entries %d to %d, gaps %v", report.FirstIndex, report.LastIndex, report.Gaps)
-	}
-	for _, s := range report.Segments {
-		var copied bytes.Buffer
-		if err := k.copySegment(t.Context(), s, &copied); err != nil || int64(copied.Len()) != s.Used {
-			t.Errorf("%s: %d bytes of %d (%v)", s.Name, copied.Len(), s.Used, err)
-		}
-	}
-}
-
 // folder makes segments in a folder.
 type folder string
 
 func (f folder) CreateSegment(name string) (io.WriteCloser, error) {
 	return os.Create(filepath.Join(string(f), name))
-}
-
-func segmentNames(dir string) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			return
-		}
-		for _, e := range entries {
-			if !yield(e.Name()) {
-				return
-			}
-		}
-	}
 }

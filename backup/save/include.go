@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
 )
 
 // include is a file that is saved along.
@@ -99,7 +101,7 @@ func (i include) copyTo(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	if changed(i.info, after) {
-		return fmt.Errorf("%s: %w while it was read", i.path, errMoved)
+		return fmt.Errorf("%s: %w while it was read", i.path, datadir.ErrChanged)
 	}
 	return nil
 }
@@ -109,7 +111,3 @@ func (i include) copyTo(ctx context.Context, w io.Writer) error {
 func changed(before, after fs.FileInfo) bool {
 	return !os.SameFile(before, after) || before.Size() != after.Size() || !before.ModTime().Equal(after.ModTime())
 }
-
-// errMoved says that etcd, or somebody, changed what was being read. Another
-// try may do.
-var errMoved = errors.New("changed")

@@ -109,6 +109,18 @@ func (l *liveJob) stream(ctx context.Context, choice *live.Choice) (snapcodec.Im
 	}
 }
 
+// sleep waits, or ends with the context.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
 // try picks an endpoint, unless that is done, and stores a snapshot of it.
 func (l *liveJob) try(ctx context.Context, choice *live.Choice) (snapcodec.Image, error) {
 	if choice.Address == "" {

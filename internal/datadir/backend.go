@@ -44,7 +44,11 @@ func readBackend(files Files, live Liveness) (*Backend, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
 	case err != nil && live == Running:
-		return &Backend{Path: path, Unread: err}, nil
+		info, statErr := os.Stat(path)
+		if statErr != nil {
+			return nil, statErr
+		}
+		return &Backend{Path: path, Size: info.Size(), Unread: err}, nil
 	}
 	return b, err
 }
@@ -71,6 +75,11 @@ func openBackend(path string) (*Backend, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return readBackendFile(f, path)
+}
+
+// readBackendFile reads f, which is called path.
+func readBackendFile(f *os.File, path string) (*Backend, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err

@@ -39,11 +39,10 @@ type Facts struct {
 
 // loadBase reads what the base says about the members and user data.
 func (d *Dir) loadBase(members *roster) error {
-	snap, file, err := d.Base.OpenSnap()
+	snap, err := d.OpenBase()
 	if err != nil {
 		return err
 	}
-	defer file.Close()
 	if d.Members, err = snap.Membership(); err != nil {
 		return err
 	}

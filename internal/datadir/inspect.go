@@ -18,8 +18,9 @@ type Options struct {
 	WALDir string // where the segments are, if not in the data dir
 }
 
-// Dir is what a folder of etcd's files holds. Close it: the segments stay open
-// until then, so that what was inspected can be read even after a purge.
+// Dir is what a folder of etcd's files holds. Close it: the base and the
+// segments stay open until then, so that what was inspected can be read even
+// after a purge.
 type Dir struct {
 	Files
 	Live      Liveness
@@ -29,13 +30,17 @@ type Dir struct {
 	Log       Log
 	Torn      error // matches walcodec.ErrTorn if the last write was cut short
 	Backend   *Backend
+	Copied    bool                 // Backend is a copy that [Dir.CopyBackend] made
 	Members   snapcodec.Membership // as of the base; empty without one
 	Started   map[uint64]string    // names of the members that have run, by id, as of the commit index
 	Removed   map[uint64]bool      // members that may never come back
 	PeerURLs  map[uint64][]string  // of every member, by id, as of the commit index
 	Facts     Facts
 
+	segments   *segments
+	base       *os.File // nil without one
 	log        *walcodec.Log
+	report     *walcodec.Report
 	end        walcodec.Position // of the log, as it was inspected
 	logSize    int64             // bytes
 	overwrites walcodec.Overwrites
@@ -44,7 +49,8 @@ type Dir struct {
 
 // Inspect finds etcd's files at path and reads the log from the newest usable
 // snapshot on. Damage in what a start needs is an error that names file and
-// offset; a torn tail is not, see Torn.
+// offset; a torn tail is not, see Torn. Errors that an etcd may have caused which
+// runs on it match [ErrChanged].
 func Inspect(ctx context.Context, path string, o Options) (*Dir, error) {
 	files, err := Find(path, o.WALDir)
 	if err != nil {
@@ -56,19 +62,35 @@ func Inspect(ctx context.Context, path string, o Options) (*Dir, error) {
 	if files.Layout == LayoutSegment {
 		return nil, fmt.Errorf("%s: is one segment of a log: give its folder", path)
 	}
-	d := &Dir{Files: files}
+	d := &Dir{Files: files, segments: newSegments(files.WAL)}
+	if d.Live, err = files.Live(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
 	if err := d.read(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), d.Close())
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, d.Live.MayChange(err)), d.Close())
 	}
 	return d, nil
 }
 
-// Close closes the segments.
+// Close closes base and segments.
 func (d *Dir) Close() error {
-	if d.log == nil {
-		return nil
+	err := d.segments.close()
+	if d.base != nil {
+		err = errors.Join(err, d.base.Close())
 	}
-	return d.log.Close()
+	return err
+}
+
+// Report is what the verification of the log found, from the segment on that
+// holds the base. The caller leaves it as it is.
+func (d *Dir) Report() *walcodec.Report { return d.report }
+
+// OpenSegment is a segment of the report, at its start.
+func (d *Dir) OpenSegment(name string) (fs.File, error) { return d.segments.Open(name) }
+
+// OpenBase is the base snapshot. The Dir keeps its file: it is not closed.
+func (d *Dir) OpenBase() (*snapcodec.Snap, error) {
+	return snapcodec.OpenSnap(d.base, d.Base.Size, snapcodec.SnapOptions{Name: d.Base.Path})
 }
 
 // OpenLog is the log that was inspected, from the segment that holds the base
@@ -114,9 +136,6 @@ func (d *Dir) LogSize() int64 { return d.logSize }
 
 func (d *Dir) read(ctx context.Context) error {
 	var err error
-	if d.Live, err = d.Files.Live(); err != nil {
-		return err
-	}
 	if d.Snapshots, err = snapshots(d.Snap); err != nil {
 		return err
 	}
@@ -161,6 +180,9 @@ func (d *Dir) chooseBase(ctx context.Context, backend *Backend) (*walcodec.Repor
 			continue
 		}
 		d.Base = snap
+		if d.base, err = os.Open(snap.Path); err != nil {
+			return nil, nil, err
+		}
 		d.Backend, err = backend.forBase(snap.Index, d.Files, d.Live)
 		if err != nil || d.Backend == backend {
 			return report, scan, err
@@ -174,12 +196,8 @@ func (d *Dir) chooseBase(ctx context.Context, backend *Backend) (*walcodec.Repor
 // verify opens the log at the segment that can hold the entries after base,
 // and checks every record from there on.
 func (d *Dir) verify(ctx context.Context, base uint64, backend *Backend) (*walcodec.Report, *scan, error) {
-	if err := d.Close(); err != nil {
-		return nil, nil, err
-	}
 	var err error
-	if d.log, err = walcodec.OpenLog(os.DirFS(d.WAL), walcodec.LogOptions{FromIndex: base}); err != nil {
-		d.log = nil
+	if d.log, err = walcodec.OpenLog(d.segments, walcodec.LogOptions{FromIndex: base}); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", d.WAL, err)
 	}
 	mark := uint64(0)
@@ -201,10 +219,8 @@ func (d *Dir) takeReport(r *walcodec.Report) error {
 	if r.Metadata == nil {
 		return fmt.Errorf("%s: the log has no metadata record: etcd was stopped while it made it", d.WAL)
 	}
-	d.IDs, d.end, d.logSize, d.overwrites = *r.Metadata, r.End, r.Used, r.Overwrites
-	if err := r.Err(); err != nil {
-		d.Torn = err
-	}
+	d.report, d.IDs, d.end, d.logSize, d.overwrites = r, *r.Metadata, r.End, r.Used, r.Overwrites
+	d.Torn = r.Err()
 	if r.HardState != nil && r.HardState.Commit > max(r.LastIndex, d.baseIndex()) {
 		return fmt.Errorf("%s: the log ends at index %d, but its last hard state commits %d: its end is missing",
 			d.WAL, r.LastIndex, r.HardState.Commit)
@@ -275,8 +291,11 @@ func (d *Dir) sumUp(r *walcodec.Report, s *scan) error {
 // drop every write up to its index. A live one may be, by what came in meanwhile.
 func (d *Dir) checkBackend() error {
 	last := max(d.Log.Last, d.baseIndex())
-	if d.Backend == nil || d.Live == Running || d.Backend.ConsistentIndex <= last {
+	if d.Backend == nil || d.Live == Running && !d.Copied {
 		return nil
+	}
+	if d.Backend.ConsistentIndex <= last {
+		return d.checkCopied()
 	}
 	return fmt.Errorf("%s: it has applied up to index %d, but the log ends at %d: the log's end is missing",
 		d.Backend.Path, d.Backend.ConsistentIndex, last)
