@@ -53,7 +53,9 @@ func (l Location) Open(ctx context.Context, o Options) (storage.Store, error) {
 func (l Location) open(ctx context.Context, o Options) (storage.Store, error) {
 	switch {
 	case l.S3 != nil:
-		return opened(s3.Open(ctx, *l.S3))
+		o := *l.S3
+		o.OneStream = o.OneStream || l.LimitDownload > 0 // what is read ahead passes no limit
+		return opened(s3.Open(ctx, o))
 	case o.Create:
 		return opened(fs.Create(l.Dir))
 	}

@@ -8,8 +8,10 @@
 // # Memory
 //
 // A body that fits one part is sent in one request, a longer one as a multipart
-// upload. All Puts of a [Store] share its part buffers: Options.PartSize times
-// one more than Options.Concurrency, 24 MiB by default.
+// upload. A Get of more than two parts fetches parts ahead, side by side. All
+// Puts and Gets of a [Store] share its part buffers: Options.PartSize times one
+// more than Options.Concurrency, 24 MiB by default. One of them is left to Puts;
+// a Get that finds none free reads on over one connection.
 //
 // # Create-only
 //
@@ -30,7 +32,8 @@
 //
 // A CRC-32C goes with each request that has a body, and one of the whole object
 // with the end of a multipart upload; the server compares them. What Get reads
-// as a whole is compared with the checksum that the server keeps. For a server
+// as a whole, over however many connections, is compared with the checksum that
+// the server keeps. For a server
 // that knows none set AWS_REQUEST_CHECKSUM_CALCULATION=when_required, which is
 // the SDK's own variable.
 //

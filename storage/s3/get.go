@@ -1,24 +1,21 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"strings"
-	"time"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/etcd-lifeboat/lifeboat/storage"
 )
 
-// Get implements [storage.Store]. When the connection breaks off, it goes on
+// Get implements [storage.Store]. When a connection breaks off, it goes on
 // reading where it was, unless the object has been replaced meanwhile.
+//
+// Of what is longer than two parts it fetches as many parts ahead, side by side,
+// as there are free buffers; without one it reads on over one connection.
 func (s *Store) Get(ctx context.Context, key string, r storage.Range) (io.ReadCloser, error) {
 	if err := storage.CheckKey(key); err != nil {
 		return nil, s.fail(ctx, opGet, key, err)
@@ -26,91 +23,69 @@ func (s *Store) Get(ctx context.Context, key string, r storage.Range) (io.ReadCl
 	if _, _, err := r.Within(0); err != nil {
 		return nil, s.fail(ctx, opGet, key, err)
 	}
-	g := &reader{ctx: ctx, s: s, key: key, at: r.Offset, end: -1}
+	ctx, cancel := context.WithCancel(ctx)
+	first := &stream{ctx: ctx, s: s, key: key, at: r.Offset, end: -1}
 	if r.Length > 0 {
-		g.end = r.Offset + r.Length
+		first.end = r.Offset + r.Length
 	}
-	err := g.open()
+	err := first.open()
+	if err == nil {
+		return newReader(first, cancel), nil
+	}
+	defer cancel()
 	if status(err) == http.StatusRequestedRangeNotSatisfiable { // begins behind the end
 		return io.NopCloser(strings.NewReader("")), nil
 	}
-	if err != nil {
-		return nil, s.fail(ctx, opGet, key, err)
-	}
-	return g, nil
+	return nil, s.fail(ctx, opGet, key, err)
 }
 
-// reader is what a Get reads, over as many connections as it takes.
+// reader is what a Get reads: one piece after the other. The first comes over
+// the connection that told how long the object is.
 type reader struct {
-	ctx  context.Context
-	s    *Store
-	key  string
-	body io.ReadCloser
-	etag *string // of the version that is read; nil before the first answer
-	at   int64   // offset of the next byte
-	end  int64   // offset behind the last byte; -1 if it is the object's and not known yet
-	idle int     // tries since the last byte
-	err  error   // that every Read returns from now on
+	first  *stream
+	cancel context.CancelFunc // stops all that is fetched
+	piece  io.ReadCloser      // that is read now
+	ahead  []*fetched         // those that follow it
+	next   int64              // offset of the one after these
+	end    int64              // offset behind the last byte
+	sum    *checksum          // nil if the server keeps none of what is read
+	err    error              // that every Read returns from now on
 }
 
-// open asks for the bytes from at on.
-func (g *reader) open() error {
-	out, err := g.s.client.GetObject(g.ctx, &awss3.GetObjectInput{
-		Bucket: &g.s.o.Bucket, Key: g.s.object(g.key), Range: g.span(), IfMatch: g.etag,
-	})
-	if err != nil {
-		return err
+func newReader(first *stream, cancel context.CancelFunc) *reader {
+	g := &reader{first: first, cancel: cancel, piece: first, next: first.end, end: first.end, sum: first.sum}
+	size := first.s.o.PartSize
+	if first.s.o.OneStream || first.etag == nil || first.end-first.at <= 2*size {
+		return g
 	}
-	end, err := g.answered(out)
-	if err != nil {
-		return errors.Join(err, out.Body.Close())
-	}
-	g.body, g.etag, g.end = out.Body, out.ETag, end
-	return nil
+	g.next = first.at + size
+	g.piece = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(first, size), first}
+	g.fetch()
+	return g
 }
 
-// span is the header of a range; none for a whole object, of which alone the
-// server sends the checksum.
-func (g *reader) span() *string {
-	switch {
-	case g.end >= 0:
-		return aws.String(fmt.Sprintf("bytes=%d-%d", g.at, g.end-1))
-	case g.at > 0:
-		return aws.String(fmt.Sprintf("bytes=%d-", g.at))
-	}
-	return nil
-}
-
-// answered checks that the answer is for the bytes asked for, and returns where
-// they end.
-func (g *reader) answered(out *awss3.GetObjectOutput) (end int64, err error) {
-	if out.ContentLength == nil {
-		return 0, errors.New("the server does not say how many bytes come")
-	}
-	from := int64(0)
-	if span := aws.ToString(out.ContentRange); span != "" {
-		if from, err = rangeStart(span); err != nil {
-			return 0, err
+// fetch begins with the pieces that follow, as long as there are buffers. It
+// must not wait for one: who has them may be waiting for this reader.
+func (g *reader) fetch() {
+	for g.next < g.end {
+		buf := g.first.s.buffers.borrowToRead()
+		if buf == nil {
+			return
 		}
+		g.ahead = append(g.ahead, fetch(g.follow(), buf))
 	}
-	end = from + *out.ContentLength
-	switch {
-	case from != g.at:
-		return 0, fmt.Errorf("the server sends bytes from %d on, not from %d", from, g.at)
-	case g.end >= 0 && end > g.end, g.etag != nil && end != g.end:
-		return 0, fmt.Errorf("the server sends bytes up to %d, not to %d", end, g.end)
-	}
-	return end, nil
 }
 
-// rangeStart reads a header such as "bytes 5-9/20".
-func rangeStart(span string) (int64, error) {
-	first, _, _ := strings.Cut(strings.TrimPrefix(span, "bytes "), "-")
-	from, err := strconv.ParseInt(first, 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("the server sends the range %q", span)
-	}
-	return from, nil
+// follow is the next piece that nobody reads yet.
+func (g *reader) follow() *stream {
+	next := *g.first
+	next.body, next.sum, next.idle, next.err = nil, nil, 0, nil
+	next.at, next.end = g.next, min(g.next+g.first.s.o.PartSize, g.end)
+	g.next = next.end
+	return &next
 }
 
 // Read implements [io.Reader].
@@ -119,83 +94,99 @@ func (g *reader) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	for g.err == nil {
-		n, err := g.read(p)
+		n, err := g.piece.Read(p)
 		if n > 0 {
+			g.sum.write(p[:n])
 			return n, nil // the error comes again
 		}
-		g.err = g.after(err)
+		if err == io.EOF {
+			err = g.advance()
+		}
+		g.err = err
 	}
 	return 0, g.err
 }
 
-// read reads from the connection, after opening one if there is none.
-func (g *reader) read(p []byte) (int, error) {
-	if err := context.Cause(g.ctx); err != nil {
-		return 0, err
-	}
-	if g.body == nil {
-		return 0, g.open()
-	}
-	n, err := g.body.Read(p)
-	if n > 0 {
-		g.at += int64(n)
-		g.idle = 0
-	}
-	return n, err
-}
-
-// after decides what becomes of a read that gave no bytes: nil is to go on.
-func (g *reader) after(err error) error {
+// advance goes on to the next piece. It returns io.EOF after the last one.
+func (g *reader) advance() error {
+	g.piece.Close()
 	switch {
-	case err == nil:
-		return nil
-	case err == io.EOF && g.at == g.end:
-		return io.EOF
-	case status(err) == http.StatusPreconditionFailed:
-		err = fmt.Errorf("the object was replaced while it was read, at byte %d of %d", g.at, g.end)
-	case g.body != nil && g.at < g.end && g.ctx.Err() == nil:
-		return g.again(err)
+	case len(g.ahead) > 0:
+		g.piece, g.ahead = g.ahead[0], g.ahead[1:]
+	case g.next < g.end:
+		g.piece = g.follow()
+	default:
+		defer g.cancel()
+		return g.checked()
 	}
-	return g.s.fail(g.ctx, opGet, g.key, err)
-}
-
-// again drops the connection and waits.
-func (g *reader) again(err error) error {
-	g.drop()
-	g.idle++
-	if g.idle >= g.s.limits.tries {
-		return g.s.fail(g.ctx, opGet, g.key, &brokenOff{g.at, err})
-	}
-	wait := min(g.s.limits.backoff, time.Duration(1<<g.idle)*100*time.Millisecond)
-	if err := sleep(g.ctx, rand.N(wait)); err != nil {
-		return g.s.fail(g.ctx, opGet, g.key, err)
-	}
+	g.fetch()
 	return nil
 }
 
-// brokenOff is a body that came no further, over several connections.
-type brokenOff struct {
-	at  int64
-	err error
-}
-
-func (e *brokenOff) Error() string {
-	return fmt.Sprintf("broken off at byte %d: %s", e.at, last(e.err))
-}
-func (e *brokenOff) Unwrap() error { return e.err }
-
-func (g *reader) drop() {
-	if g.body != nil {
-		g.body.Close() // it is broken: what it says adds nothing
-		g.body = nil
+// checked is io.EOF if the checksum fits.
+func (g *reader) checked() error {
+	if err := g.sum.check(); err != nil {
+		return g.first.s.fail(g.first.ctx, opGet, g.first.key, err)
 	}
+	return io.EOF
 }
 
-// Close implements [io.Closer].
+// Close implements [io.Closer]. It stops what is fetched ahead, and waits for
+// its end.
 func (g *reader) Close() error {
-	g.drop()
-	if g.err == nil {
-		g.err = errors.New("read after close")
+	g.cancel()
+	g.piece.Close()
+	for _, f := range g.ahead {
+		f.Close()
+	}
+	g.ahead = nil
+	g.err = cmp.Or(g.err, errClosed)
+	return nil
+}
+
+var errClosed = errors.New("read after close")
+
+// fetched is a piece that is fetched into a buffer.
+type fetched struct {
+	from  *stream
+	buf   []byte        // nil once it was given back
+	ready chan struct{} // closed when all of it is there, or err is
+	rest  []byte        // not read yet
+	err   error
+}
+
+func fetch(from *stream, buf []byte) *fetched {
+	f := &fetched{from: from, buf: buf, ready: make(chan struct{})}
+	go func() {
+		defer close(f.ready)
+		defer from.Close()
+		n, err := io.ReadFull(from, buf[:from.end-from.at])
+		f.rest, f.err = buf[:n], err
+	}()
+	return f
+}
+
+// Read implements [io.Reader].
+func (f *fetched) Read(p []byte) (int, error) {
+	<-f.ready
+	if ended := context.Cause(f.from.ctx); ended != nil {
+		return 0, f.from.s.fail(f.from.ctx, opGet, f.from.key, ended)
+	}
+	if len(f.rest) == 0 {
+		return 0, cmp.Or(f.err, io.EOF)
+	}
+	n := copy(p, f.rest)
+	f.rest = f.rest[n:]
+	return n, nil
+}
+
+// Close implements [io.Closer]. Unless all of it is there, its context is to
+// have ended.
+func (f *fetched) Close() error {
+	<-f.ready
+	if f.buf != nil {
+		f.from.s.buffers.giveBackRead(f.buf)
+		f.buf, f.rest = nil, nil
 	}
 	return nil
 }

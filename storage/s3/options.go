@@ -46,11 +46,13 @@ type Options struct {
 	ObjectLock string        // Governance, Compliance or "": objects are not locked by this store
 	LockFor    time.Duration // how long each new object is locked; 0: only those that Retain is called for
 
-	// PartSize and Concurrency bound the memory of a Put: one part more than
-	// are sent at a time. An object has at most 10,000 parts, so PartSize also
+	// PartSize and Concurrency bound the memory of all Puts and Gets together:
+	// one part more than are sent at a time. An object has at most 10,000 parts, so PartSize also
 	// bounds its size: 58 GiB by default.
 	PartSize    int64 // bytes; 0: 6 MiB, at least 5 MiB
-	Concurrency int   // parts that one Put sends at a time; 0: 3
+	Concurrency int   // parts that one Put sends at a time, and all Gets together fetch ahead; 0: 3
+
+	OneStream bool // a Get reads over one connection and nothing ahead, as a limit of the bandwidth wants it
 }
 
 // Validate says what of the options contradicts itself, without asking the

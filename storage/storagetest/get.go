@@ -54,9 +54,9 @@ func part(data []byte, r storage.Range) []byte {
 
 // testOneVersion replaces and deletes what is being read.
 func testOneVersion(t *testing.T, s suite) {
-	old := bytes.Repeat([]byte("old!"), 3<<20)
+	old := bytes.Repeat([]byte("old!"), 5<<20)
 	for name, change := range map[string]func(t *testing.T){
-		"replaced by a longer": func(t *testing.T) { s.putBytes(t, "a", bytes.Repeat([]byte("NEW?"), 3<<20+1000)) },
+		"replaced by a longer": func(t *testing.T) { s.putBytes(t, "a", bytes.Repeat([]byte("NEW?"), 5<<20+1000)) },
 		"replaced by a short":  func(t *testing.T) { s.put(t, "a", "NEW?") },
 		"deleted": func(t *testing.T) {
 			if err := s.Delete(s.ctx, "a"); err != nil {
