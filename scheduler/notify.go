@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 )
 
 // Notification is the JSON that webhooks and commands get. It is a stable
@@ -39,7 +40,8 @@ func headline(event Event, run RunRecord) string {
 	subject := fmt.Sprintf("lifeboat on %s: %s of job %s, cluster %s", run.Host, run.Kind, run.Job, run.Cluster)
 	switch event {
 	case Failure:
-		return fmt.Sprintf("%s has failed (%s): %s", subject, run.Cause, run.Error)
+		reason := strings.Join(strings.Fields(run.Error), " ") // which may have a line for each endpoint
+		return fmt.Sprintf("%s has failed (%s): %s", subject, run.Cause, reason)
 	case Recovery:
 		return subject + " is well again"
 	default:

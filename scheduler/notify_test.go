@@ -23,7 +23,7 @@ func aRun() RunRecord {
 	return RunRecord{
 		ID: "20261120T030000Z-000001", Job: "nightly", Cluster: "production", Kind: BackupRun, Reason: OnTime, Host: "node-1",
 		Started: time.Date(2026, 11, 20, 3, 0, 0, 0, time.UTC), Finished: time.Date(2026, 11, 20, 3, 0, 5, 0, time.UTC),
-		Result: Failed, Stage: StageSave, Cause: CauseEndpoint, Error: "connection refused",
+		Result: Failed, Stage: StageSave, Cause: CauseEndpoint, Error: "no endpoint answers:\n  a: connection refused",
 	}
 }
 
@@ -55,7 +55,7 @@ func TestWebhook(t *testing.T) {
 	if header.Get("Authorization") != "Bearer abc" || header.Get("Content-Type") != "application/json" {
 		t.Errorf("headers %v", header)
 	}
-	if got.Event != Failure || got.Run.Cause != CauseEndpoint || !strings.Contains(got.Text, "nightly") || !strings.Contains(got.Text, "connection refused") {
+	if got.Event != Failure || got.Run.Cause != CauseEndpoint || !strings.Contains(got.Text, "nightly") || !strings.HasSuffix(got.Text, "no endpoint answers: a: connection refused") {
 		t.Errorf("got %+v", got)
 	}
 	n.Webhook.CAFile = ""
