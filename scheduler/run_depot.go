@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -154,10 +155,15 @@ func (c *ClusterConfig) client() (clientv3.Config, error) {
 	}
 	cfg, err := clientv3.NewClientConfig(spec, zap.NewNop())
 	if err != nil {
-		return clientv3.Config{}, &configError{fmt.Errorf("TLS of cluster %s: %w", c.Name, err)}
+		return clientv3.Config{}, &configError{fmt.Errorf("TLS of cluster %s by %s: %w", c.Name, strings.Join(c.TLS.files(), ", "), err)}
 	}
 	cfg.Logger = zap.NewNop()
 	return *cfg, nil
+}
+
+// files are those that are named.
+func (t ClientTLS) files() []string {
+	return slices.DeleteFunc([]string{t.CACert, t.Cert, t.Key}, func(file string) bool { return file == "" })
 }
 
 func (c *ClusterConfig) usesTLS() bool {
