@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/etcd-lifeboat/lifeboat/storage"
 )
 
@@ -17,6 +19,7 @@ type PrunePlan struct {
 	Policy    Policy
 	Now       time.Time
 	Decisions []Decision   // one for each backup, the oldest first
+	Locked    []Removal    // those of Remove that the store does not let go of yet, as far as it tells
 	Leftovers []Unfinished // what died saves and prunes left: it is removed
 	Waiting   []Unfinished // without a manifest too, but younger than LeftoverAge or on hold: it stays
 	Damaged   []Damaged    // what can't be read stays, and so does a backup with a proof that can't
@@ -44,6 +47,9 @@ func (r *Repository) PlanPrune(ctx context.Context, cluster string, p Policy, no
 		return nil, fmt.Errorf("plan a prune: %w", err)
 	}
 	plan.Decisions = decide(p, l, now)
+	if plan.Locked, err = r.lockedAmong(ctx, plan.Remove()); err != nil {
+		return nil, fmt.Errorf("plan a prune: %w", err)
+	}
 	plan.Damaged, plan.Unknown = l.Damaged, l.Unknown
 	for _, u := range l.Unfinished {
 		if now.Sub(u.Modified) > LeftoverAge && !u.held() {
@@ -147,7 +153,7 @@ const (
 type Removal struct {
 	Backup  *Backup
 	Outcome Outcome
-	Until   time.Time // Locked: when the lock ends; zero if the store does not tell
+	Until   time.Time // Locked: when the lock ends; zero if that is not known
 	Reasons []string  // Kept: why
 	Freed   int64     // bytes
 	Err     error     // Failed and Locked: why. Removed: what of it is left for a later prune, and why
@@ -243,9 +249,7 @@ func (a *pruning) removeAll(ctx context.Context) error {
 // remove removes one backup: it puts the mark, looks whether anything forbids
 // it, removes the manifest, with which the backup is gone, and then the rest.
 func (a *pruning) remove(ctx context.Context, b *Backup) (done Removal) {
-	done.Backup = b
-	if done.Until, done.Err = a.locked(ctx, b.key(manifestName)); done.Err != nil {
-		done.Outcome = Locked
+	if done = a.repo.lockOf(ctx, b); done.Outcome == Locked {
 		return done
 	}
 	m, err := a.repo.putMark(ctx, b.Cluster(), b.ID())
@@ -330,24 +334,39 @@ func (a *pruning) decideAgain(ctx context.Context, cluster string, seen map[stri
 	return nil
 }
 
-// locker is a store that tells until when an object is locked: the zero time if
-// it is not.
-type locker interface {
-	LockedUntil(ctx context.Context, key string) (time.Time, error)
+// lockedAmong returns what the store says that it has locked still.
+func (r *Repository) lockedAmong(ctx context.Context, backups []*Backup) ([]Removal, error) {
+	asked := make([]Removal, len(backups))
+	var g errgroup.Group
+	g.SetLimit(readers)
+	for i, b := range backups {
+		g.Go(func() error {
+			asked[i] = r.lockOf(ctx, b)
+			return context.Cause(ctx)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(asked, func(removal Removal) bool { return removal.Outcome != Locked }), nil
 }
 
-// locked fails if the store says that an object is locked still. That is asked
-// before a mark is put, which would be locked as well.
-func (a *pruning) locked(ctx context.Context, key string) (until time.Time, err error) {
-	store, ok := storage.As[locker](a.repo.store)
+// lockOf is Locked if the store says that the manifest is; else removing it
+// will tell. That is asked before a mark is put, which would be locked as well.
+func (r *Repository) lockOf(ctx context.Context, b *Backup) Removal {
+	store, ok := storage.As[storage.Locker](r.store)
 	if !ok {
-		return time.Time{}, nil
+		return Removal{Backup: b}
 	}
-	until, err = store.LockedUntil(ctx, key)
-	if err != nil || !until.After(time.Now()) {
-		return time.Time{}, nil // removing it will tell
+	until, err := store.LockedUntil(ctx, b.key(manifestName))
+	switch {
+	case errors.Is(err, storage.ErrRetained):
+	case err == nil && until.After(time.Now()):
+		err = fmt.Errorf("%w until %s", storage.ErrRetained, until.UTC().Format(time.RFC3339))
+	default:
+		return Removal{Backup: b}
 	}
-	return until, fmt.Errorf("%w until %s", storage.ErrRetained, until.UTC().Format(time.RFC3339))
+	return Removal{Backup: b, Outcome: Locked, Until: until, Err: err}
 }
 
 // withdrawAll removes the marks of prunes that died from backups that the

@@ -456,14 +456,19 @@ func TestPruneSweeps(t *testing.T) {
 	})
 }
 
-// lockStore is a store with locks that tells them.
+// lockStore is a store with locks that tells them. The zero time is a lock
+// without an end.
 type lockStore struct {
 	storagetest.Locking
 	until map[string]time.Time
 }
 
 func (s lockStore) LockedUntil(_ context.Context, key string) (time.Time, error) {
-	return s.until[key], nil
+	until, locked := s.until[key]
+	if locked && until.IsZero() {
+		return until, storage.ErrRetained
+	}
+	return until, nil
 }
 
 // TestPruneWithdrawsDeadMarks has prunes die over a backup that is kept. The
@@ -514,10 +519,23 @@ func TestPruneLocks(t *testing.T) {
 		if got := listedIDs(t, store); !slices.Equal(got, []string{old.ID(), newest.ID()}) {
 			t.Errorf("left are %q", got)
 		}
-		r.store = lockStore{storagetest.Locking{Memory: store}, map[string]time.Time{old.key(manifestName): time.Now().Add(day)}}
-		result, err = planned(t, r, Policy{Last: 1}).Apply(t.Context(), PruneOptions{})
-		if err != nil || result.Removals[0].Outcome != Locked || result.Removals[0].Until.IsZero() {
-			t.Errorf("one whose lock is known: %+v, %v", result.Removals, err)
+		for _, until := range []time.Time{time.Now().Add(day), {}} {
+			telling := lockStore{storagetest.Locking{Memory: store}, map[string]time.Time{old.key(manifestName): until}}
+			r.store = storage.Limit(telling, 1<<40, 0) // a wrapper
+			plan := planned(t, r, Policy{Last: 1})
+			if len(plan.Locked) != 1 || plan.Locked[0].Backup.ID() != old.ID() || !plan.Locked[0].Until.Equal(until) {
+				t.Errorf("planned: locked are %+v", plan.Locked)
+			}
+			result, err = plan.Apply(t.Context(), PruneOptions{})
+			if err != nil || result.Removals[0].Outcome != Locked || !result.Removals[0].Until.Equal(until) {
+				t.Errorf("one whose lock is known: %+v, %v", result.Removals, err)
+			}
+			if reread(t, r, old).Pruned != nil {
+				t.Error("a mark was put, which would be locked as well")
+			}
+		}
+		if plan := planned(t, r, Policy{Last: 2}); len(plan.Locked) > 0 {
+			t.Errorf("none is to be removed, but locked are %+v", plan.Locked)
 		}
 		time.Sleep(6 * day)
 		r.store = storagetest.Locking{Memory: store}

@@ -93,3 +93,11 @@ type Retainer interface {
 	// Retain locks an object until a time, or longer if it is so already.
 	Retain(ctx context.Context, key string, until time.Time) error
 }
+
+// Locker is a store that tells of locks.
+type Locker interface {
+	// LockedUntil returns until when an object is locked against removal: the
+	// zero time if it is not, or if the store does not tell. It fails with
+	// ErrRetained if the lock has no end that is known, as a legal hold.
+	LockedUntil(ctx context.Context, key string) (time.Time, error)
+}

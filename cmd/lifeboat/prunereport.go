@@ -19,8 +19,8 @@ type pruneReport struct {
 	Extended  int             `json:"extended_locks"`
 }
 
-// pruneEntry is a backup and what becomes of it: keep or remove in a plan, keep,
-// removed, held, locked, failed, … after it.
+// pruneEntry is a backup and what becomes of it: keep, remove or locked in a
+// plan, keep, removed, held, locked, failed, … after it.
 type pruneEntry struct {
 	ID      string   `json:"id"`
 	Cluster string   `json:"cluster"`
@@ -49,6 +49,7 @@ func newPruneReport(p *repository.PrunePlan) *pruneReport {
 		}
 		r.Backups = append(r.Backups, pruneEntry{ID: d.Backup.ID(), Cluster: d.Backup.Cluster(), Outcome: outcome, Reasons: d.Reasons})
 	}
+	r.remove(p.Locked)
 	for _, u := range p.Leftovers {
 		r.Leftovers = append(r.Leftovers, leftoverEntry{ID: u.ID, Cluster: u.Cluster, Size: u.Size, Outcome: "remove"})
 	}
@@ -60,8 +61,17 @@ func newPruneReport(p *repository.PrunePlan) *pruneReport {
 
 // apply puts in what came of the plan.
 func (r *pruneReport) apply(result *repository.PruneResult) {
+	r.remove(result.Removals)
+	for i, cleaning := range result.Leftovers {
+		r.Leftovers[i].Outcome, r.Leftovers[i].Error = string(cleaning.Outcome), errorText(cleaning.Err)
+	}
+	r.Freed, r.Swept, r.Extended = result.Freed, result.Swept, result.Extended
+}
+
+// remove puts in what becomes of backups that the plan removes.
+func (r *pruneReport) remove(all []repository.Removal) {
 	removals := map[string]repository.Removal{}
-	for _, removal := range result.Removals {
+	for _, removal := range all {
 		removals[removal.Backup.Cluster()+"/"+removal.Backup.ID()] = removal
 	}
 	for i := range r.Backups {
@@ -78,10 +88,6 @@ func (r *pruneReport) apply(result *repository.PruneResult) {
 			entry.Reasons = removal.Reasons
 		}
 	}
-	for i, cleaning := range result.Leftovers {
-		r.Leftovers[i].Outcome, r.Leftovers[i].Error = string(cleaning.Outcome), errorText(cleaning.Err)
-	}
-	r.Freed, r.Swept, r.Extended = result.Freed, result.Swept, result.Extended
 }
 
 func errorText(err error) string {

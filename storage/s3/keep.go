@@ -53,6 +53,32 @@ func (s *Store) retain(ctx context.Context, key string, until time.Time) error {
 	return err
 }
 
+// LockedUntil implements [storage.Locker]. Keys without s3:GetObjectRetention
+// are not told of locks.
+func (s *Store) LockedUntil(ctx context.Context, key string) (until time.Time, err error) {
+	if err = storage.CheckKey(key); err == nil {
+		until, err = s.lockedUntil(ctx, key)
+	}
+	if err != nil {
+		return time.Time{}, s.fail(ctx, opStat, key, err)
+	}
+	return until, nil
+}
+
+func (s *Store) lockedUntil(ctx context.Context, key string) (time.Time, error) {
+	out, err := s.head(ctx, key)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if out.ObjectLockLegalHoldStatus == types.ObjectLockLegalHoldStatusOn {
+		return time.Time{}, fmt.Errorf("%w: by a legal hold", storage.ErrRetained)
+	}
+	if until := aws.ToTime(out.ObjectLockRetainUntilDate); until.After(time.Now()) {
+		return until, nil
+	}
+	return time.Time{}, nil
+}
+
 // wholeSecond rounds up, since S3 keeps seconds.
 func wholeSecond(t time.Time) time.Time {
 	return t.Add(time.Second - time.Nanosecond).Truncate(time.Second).UTC()

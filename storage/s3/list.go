@@ -120,16 +120,14 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 // delete looks for a lock first. Keys that may not look try all the same: it is
 // the server that keeps the version.
 func (s *Store) delete(ctx context.Context, key string) error {
-	out, err := s.head(ctx, key)
+	until, err := s.lockedUntil(ctx, key)
 	switch {
 	case notFound(err):
 		return nil
 	case err != nil && status(err) != http.StatusForbidden:
 		return err
-	case err == nil && out.ObjectLockLegalHoldStatus == types.ObjectLockLegalHoldStatusOn:
-		return fmt.Errorf("%w: by a legal hold", storage.ErrRetained)
-	case err == nil && aws.ToTime(out.ObjectLockRetainUntilDate).After(time.Now()):
-		return fmt.Errorf("%w: until %s", storage.ErrRetained, out.ObjectLockRetainUntilDate.UTC().Format(time.RFC3339))
+	case !until.IsZero():
+		return fmt.Errorf("%w: until %s", storage.ErrRetained, until.UTC().Format(time.RFC3339))
 	}
 	return s.remove(ctx, key)
 }

@@ -74,6 +74,9 @@ func testLock(t *testing.T, server *s3server.Server, s *Store) {
 		if mode != want || time.Until(until) < 59*time.Minute {
 			t.Errorf("%s is locked by %s until %v, want %s for an hour", name, mode, until, want)
 		}
+		if told, err := s.LockedUntil(t.Context(), name); err != nil || !told.Equal(until) {
+			t.Errorf("%s is said to be locked until %v, %v, want %v", name, told, err, until)
+		}
 		if err := s.Delete(t.Context(), name); !errors.Is(err, storage.ErrRetained) {
 			t.Errorf("delete %s: %v, want ErrRetained", name, err)
 		}
@@ -90,6 +93,9 @@ func testLock(t *testing.T, server *s3server.Server, s *Store) {
 	}
 	if err := s.Retain(t.Context(), "missing", later); !errors.Is(err, storage.ErrNotExist) {
 		t.Errorf("retain what is missing: %v, want ErrNotExist", err)
+	}
+	if _, err := s.LockedUntil(t.Context(), "missing"); !errors.Is(err, storage.ErrNotExist) {
+		t.Errorf("the lock of what is missing: %v, want ErrNotExist", err)
 	}
 }
 
@@ -154,7 +160,13 @@ func TestLegalHold(t *testing.T) {
 	if err := s.Delete(t.Context(), "a"); !errors.Is(err, storage.ErrRetained) {
 		t.Errorf("delete: %v, want ErrRetained", err)
 	}
+	if _, err := s.LockedUntil(t.Context(), "a"); !errors.Is(err, storage.ErrRetained) {
+		t.Errorf("the end of the lock: %v, want ErrRetained", err)
+	}
 	hold(types.ObjectLockLegalHoldStatusOff)
+	if until, err := s.LockedUntil(t.Context(), "a"); err != nil || !until.IsZero() {
+		t.Errorf("without a lock: locked until %v, %v", until, err)
+	}
 	if err := s.Delete(t.Context(), "a"); err != nil {
 		t.Error(err)
 	}

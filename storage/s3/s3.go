@@ -18,6 +18,7 @@ var (
 	_ storage.Store    = (*Store)(nil)
 	_ storage.Sweeper  = (*Store)(nil)
 	_ storage.Retainer = (*Store)(nil)
+	_ storage.Locker   = (*Store)(nil)
 )
 
 // Store is a place below a prefix of a bucket.
