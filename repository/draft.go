@@ -94,7 +94,7 @@ func (d *Draft) key(object string) string { return backupPrefix(d.cluster, d.id)
 func (d *Draft) Put(ctx context.Context, part Part, write func(context.Context, io.Writer) error) (Part, error) {
 	object, err := d.reserve(part)
 	if err != nil {
-		return Part{}, fmt.Errorf("put %s: %w", part.Name, err)
+		return Part{}, fmt.Errorf("part %s: %w", part.Name, err)
 	}
 	defer d.puts.Done()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -107,7 +107,7 @@ func (d *Draft) Put(ctx context.Context, part Part, write func(context.Context, 
 	defer d.mu.Unlock()
 	if err != nil {
 		delete(d.parts, part.Name)
-		return Part{}, fmt.Errorf("put %s: %w", part.Name, err)
+		return Part{}, fmt.Errorf("part %s: %w", part.Name, err)
 	}
 	d.parts[part.Name] = sealed
 	return sealed, nil

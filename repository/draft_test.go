@@ -373,7 +373,7 @@ func TestEitherSideEndsTheOther(t *testing.T) {
 				began := time.Now()
 				d := begin(t, repo, DraftOptions{})
 				_, err := d.Put(ctx, db(), c.write)
-				if !errors.Is(err, c.want) || !strings.HasPrefix(err.Error(), "put db: ") {
+				if !errors.Is(err, c.want) || !strings.HasPrefix(err.Error(), "part db: ") {
 					t.Errorf("%v, want %v", err, c.want)
 				}
 				if took := time.Since(began); took > time.Minute {

@@ -54,7 +54,7 @@ func (r *Repository) Clusters(ctx context.Context) ([]string, error) {
 	var names []string
 	for o, err := range r.store.List(ctx, clustersDir) {
 		if err != nil {
-			return nil, fmt.Errorf("list clusters of %s: %w", r.store, err)
+			return nil, err
 		}
 		name, _, inFolder := strings.Cut(strings.TrimPrefix(o.Key, clustersDir), "/")
 		if inFolder && CheckCluster(name) == nil && (len(names) == 0 || names[len(names)-1] != name) {
@@ -76,7 +76,7 @@ func (r *Repository) List(ctx context.Context, cluster string) (*Listing, error)
 		err = r.noCluster(ctx, cluster)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", r.store, err)
+		return nil, err
 	}
 	return l, nil
 }
@@ -98,7 +98,7 @@ func (r *Repository) noCluster(ctx context.Context, cluster string) error {
 	if len(names) > 0 {
 		there = "there are " + strings.Join(names, ", ")
 	}
-	return fmt.Errorf("cluster %s: %w: %s", cluster, ErrNotExist, there)
+	return fmt.Errorf("%s: cluster %s: %w: %s", r.store, cluster, ErrNotExist, there)
 }
 
 // scan reads the backups of a cluster, or of all, whose ids begin with

@@ -223,7 +223,7 @@ func (r *Repository) folders(ctx context.Context, prefix string) (map[string]*fo
 	s := &scanner{repo: r, listing: &Listing{}}
 	err := s.list(ctx, prefix, func(f *folder) { all[backupPrefix(f.cluster, f.id)] = f })
 	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", r.store, err)
+		return nil, err
 	}
 	return all, nil
 }

@@ -49,7 +49,7 @@ func newEtcdElector(cluster *ClusterConfig, lead LeadConfig, o electorOptions) e
 func (e *etcdElector) campaign(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := e.term(ctx); err != nil && ctx.Err() == nil {
-			e.o.log.Warn("no election", "error", err.Error())
+			e.o.log.Warn("nobody can tell which daemon leads", "error", err.Error())
 		}
 		timer := time.NewTimer(leadPoll)
 		select {

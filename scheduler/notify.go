@@ -21,18 +21,12 @@ type Notification struct {
 func notify(ctx context.Context, n *NotifyConfig, event Event, run RunRecord) error {
 	body, err := json.Marshal(Notification{Event: event, Text: headline(event, run), Run: run})
 	if err != nil {
-		return fmt.Errorf("notify %s: %w", n.Name, err)
+		return err
 	}
-	switch {
-	case n.Webhook != nil:
-		err = callWebhook(ctx, n.Webhook, body)
-	case n.Command != nil:
-		err = notifyCommand(ctx, n.Command, event, run, body)
+	if n.Webhook != nil {
+		return callWebhook(ctx, n.Webhook, body)
 	}
-	if err != nil {
-		return fmt.Errorf("notify %s: %w", n.Name, err)
-	}
-	return nil
+	return notifyCommand(ctx, n.Command, event, run, body)
 }
 
 // headline is what happened, in one line.

@@ -232,7 +232,7 @@ func TestNotifyCommand(t *testing.T) {
 		t.Error(err)
 	}
 	n.Command.Run = []string{"/bin/sh", "-c", "exit 4"}
-	if err := notify(t.Context(), n, Failure, run); err == nil || !strings.Contains(err.Error(), "notify pager: command sh: exit status 4") {
+	if err := notify(t.Context(), n, Failure, run); err == nil || !strings.Contains(err.Error(), "command sh: exit status 4") {
 		t.Errorf("got %v", err)
 	}
 }

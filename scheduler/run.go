@@ -232,11 +232,11 @@ func (r *run) step(ctx context.Context, i int, stage Stage, do func() error) boo
 	cause := causeOf(ctx, stage, err)
 	text := err.Error()
 	if cause == CauseTimeout {
-		text = fmt.Sprintf("took longer than the %v that it may: %v", r.limit(), err)
+		text = fmt.Sprintf("took longer than the %v that it may: %s", r.limit(), strings.TrimPrefix(text, string(stage)+": "))
 	}
 	name := r.job.Repositories[i]
 	r.log.Error("run failed in a repository", "repository", name, "stage", string(stage), "cause", string(cause), "error", text)
-	r.outcome(i, func(out *RepositoryOutcome) { out.Stage, out.Cause, out.Error = stage, cause, text })
+	r.outcome(i, func(out *RepositoryOutcome) { out.Stage, out.Cause, out.Error = stage, cause, shorten(text) })
 	return false
 }
 
@@ -404,7 +404,7 @@ func choose(all []keptBackup, pick Pick, only bool) (keptBackup, bool, error) {
 func (r *run) drilled(i int, b keptBackup, pick Pick, took time.Duration, err error) {
 	drill := Drill{BackupID: b.ID, Pick: pick, Level: r.job.Drill.Level, Passed: err == nil, Seconds: took.Seconds()}
 	if err != nil {
-		drill.Error = err.Error()
+		drill.Error = shorten(err.Error())
 	}
 	r.outcome(i, func(out *RepositoryOutcome) {
 		out.BackupID, out.Revision, out.PlainBytes, out.StoredBytes = b.ID, b.Revision, b.PlainBytes, b.StoredBytes
@@ -432,7 +432,7 @@ func (r *run) warn(text string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.record.Warnings) < maxWarnings {
-		r.record.Warnings = append(r.record.Warnings, text)
+		r.record.Warnings = append(r.record.Warnings, shorten(text))
 	}
 }
 
@@ -451,7 +451,7 @@ func (r *run) sumUp() RunRecord {
 	all := slices.Clone(r.failed)
 	for _, out := range r.record.Repositories {
 		if out.Error != "" {
-			all = append(all, failure{out.Stage, out.Cause, fmt.Sprintf("repository %s: %s: %s", out.Name, out.Stage, strings.TrimPrefix(out.Error, string(out.Stage)+": "))})
+			all = append(all, failure{out.Stage, out.Cause, fmt.Sprintf("repository %s: %s", out.Name, atStage(out.Stage, out.Error))})
 		}
 	}
 	rec := r.record.clone()
@@ -466,8 +466,30 @@ func (r *run) sumUp() RunRecord {
 		texts = append(texts, f.text)
 	}
 	rec.Result, rec.Stage, rec.Cause = Failed, all[0].stage, all[0].cause
-	rec.Error = strings.Join(texts, "; ")
+	rec.Error = shorten(strings.Join(texts, "; "))
 	return rec
+}
+
+// maxText is how much of a text a record keeps, in bytes. A store that fails
+// may fail thousands of times in one prune; no hook starts with as much in its
+// environment.
+const maxText = 8 << 10
+
+func shorten(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxText], "") + " …"
+}
+
+// atStage is the text of an error with the stage before it, unless the text
+// begins with what was done there: "save: …", "open store /backup: …".
+func atStage(stage Stage, text string) string {
+	first, _, _ := strings.Cut(text, ":")
+	if slices.Contains(strings.Fields(first), string(stage)) {
+		return text
+	}
+	return string(stage) + ": " + text
 }
 
 func boolInt(b bool) int {

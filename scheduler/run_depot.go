@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -101,7 +102,7 @@ func (p *openedDepot) saveOptions(labels map[string]string, warn func(string)) (
 		Keys: p.repository.Recipients, Files: p.repository.RecipientsFile, Passphrase: passphrase,
 	})
 	if err != nil {
-		return save.Options{}, &configError{fmt.Errorf("recipients: %w", err)}
+		return save.Options{}, &configError{err}
 	}
 	all := maps.Clone(p.job.Labels)
 	if all == nil {
@@ -188,6 +189,9 @@ func (p *openedDepot) verify(ctx context.Context, id string, level Level) error 
 		if o.Identities, err = p.identities(); err != nil {
 			return err
 		}
+		if _, err := os.Stat(p.scratch); p.scratch != "" && err != nil {
+			return &configError{fmt.Errorf("scratch-dir: %w", err)}
+		}
 	}
 	report, err := prove.Stored(ctx, p.repo, b, o)
 	if err != nil {
@@ -204,7 +208,7 @@ func (p *openedDepot) identities() (repository.Identities, error) {
 	}
 	ids, err := repository.ReadKeys(repository.KeyOptions{Files: p.repository.IdentityFile, Passphrase: passphrase})
 	if err != nil {
-		return ids, &configError{fmt.Errorf("identities: %w", err)}
+		return ids, &configError{err}
 	}
 	return ids, nil
 }
