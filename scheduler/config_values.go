@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/etcd-lifeboat/lifeboat/storage/location"
 )
 
 const (
@@ -45,27 +47,9 @@ func parseDuration(text string) (time.Duration, error) {
 // Size is a number of bytes.
 type Size int64
 
-var (
-	errSize   = errors.New("want a size such as 512KiB, 10MiB or 1GiB")
-	sizeText  = regexp.MustCompile(`^([0-9]{1,18})(B|KiB|MiB|GiB|TiB|kB|MB|GB|TB)?$`)
-	sizeUnits = map[string]int64{
-		"": 1, "B": 1,
-		"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
-		"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
-	}
-)
-
 func parseSize(text string) (Size, error) {
-	m := sizeText.FindStringSubmatch(text)
-	if m == nil {
-		return 0, errSize
-	}
-	n, err := strconv.ParseInt(m[1], 10, 64)
-	if unit := sizeUnits[m[2]]; err != nil || n > math.MaxInt64/unit {
-		return 0, errSize
-	} else {
-		return Size(n * unit), nil
-	}
+	n, err := location.ParseSize(text)
+	return Size(n), err
 }
 
 // parseZone takes a name of the time zone database, UTC, or Local for the
@@ -104,45 +88,8 @@ func list(words []string, last string) string {
 
 // didYouMean is a question that names the word nearest to text, if one is near.
 func didYouMean(text string, words []string) string {
-	if near := nearest(text, words); near != "" {
+	if near := location.Nearest(text, words); near != "" {
 		return fmt.Sprintf("; did you mean %s?", near)
 	}
 	return ""
-}
-
-// nearest is the word that takes the fewest changes to text, if they are few.
-func nearest(text string, words []string) string {
-	best, fewest := "", 1+len(text)/3
-	for _, w := range words {
-		if n := distance(strings.ToLower(text), strings.ToLower(w)); n <= fewest && (best == "" || n < fewest) {
-			best, fewest = w, n
-		}
-	}
-	return best
-}
-
-// distance counts the letters to insert, delete, replace or swap with their
-// neighbour to get from a to b (optimal string alignment).
-func distance(a, b string) int {
-	x, y := []rune(a), []rune(b)
-	older, old := make([]int, len(y)+1), make([]int, len(y)+1)
-	for j := range old {
-		old[j] = j
-	}
-	for i := 1; i <= len(x); i++ {
-		row := make([]int, len(y)+1)
-		row[0] = i
-		for j := 1; j <= len(y); j++ {
-			cost := 1
-			if x[i-1] == y[j-1] {
-				cost = 0
-			}
-			row[j] = min(old[j]+1, row[j-1]+1, old[j-1]+cost)
-			if i > 1 && j > 1 && x[i-1] == y[j-2] && x[i-2] == y[j-1] {
-				row[j] = min(row[j], older[j-2]+1)
-			}
-		}
-		older, old = old, row
-	}
-	return old[len(y)]
 }

@@ -99,9 +99,9 @@ func TestParseErrors(t *testing.T) {
 		"s3://b?colour=red":               "there are endpoint, region, path-style",
 		"/backup?region=x":                "region is only for buckets",
 		"/backup?limits=1":                "there are limit-upload, limit-download",
-		"/backup?limit-upload=10mb":       "limit-upload: want bytes a second",
-		"/backup?limit-upload=9999999TiB": "limit-upload: want bytes a second",
-		"/backup?limit-upload=-1":         "limit-upload: want bytes a second",
+		"/backup?limit-upload=10mb":       "limit-upload: want bytes such as",
+		"/backup?limit-upload=9999999TiB": "limit-upload: want bytes such as",
+		"/backup?limit-upload=-1":         "limit-upload: want bytes such as",
 		"/backup?limit-upload":            "limit-upload has no value",
 		"s3://b?region=":                  "region has no value",
 		"s3://b?region=a&region=b":        "region is given twice",
@@ -141,6 +141,30 @@ func TestStringHidesSecrets(t *testing.T) {
 	l := Location{S3: &s3.Options{Bucket: "b", Endpoint: "https://AKIAID:hunter2@host"}}
 	if text := l.String(); strings.Contains(text, "hunter2") || strings.Contains(text, "AKIAID") || !strings.Contains(text, "host") {
 		t.Error(text)
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for text, want := range map[string]int64{
+		"0": 0, "10": 10, "10B": 10, "1KiB": 1 << 10, "10MiB": 10 << 20, "3GiB": 3 << 30, "2TiB": 2 << 40, "1kB": 1000, "5MB": 5_000_000,
+		"": -1, "MiB": -1, "1.5MiB": -1, "-1": -1, "1 MiB": -1, "1mib": -1, "9999999TiB": -1, "9999999999999999999": -1,
+	} {
+		got, err := ParseSize(text)
+		if want < 0 != (err != nil) || err == nil && got != want {
+			t.Errorf("%q is %v (%v), want %v", text, got, err, want)
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	words := []string{"schedule", "retention", "repositories", "cert", "key"}
+	for text, want := range map[string]string{
+		"scedule": "schedule", "Schedule": "schedule", "shcedule": "schedule", "retension": "retention",
+		"crt": "cert", "kye": "key", "kay": "key", "_cert": "cert", "repos": "", "x": "", "metrics": "", "": "",
+	} {
+		if got := Nearest(text, words); got != want {
+			t.Errorf("nearest to %q is %q, want %q", text, got, want)
+		}
 	}
 }
 

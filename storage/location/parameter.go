@@ -1,11 +1,8 @@
 package location
 
 import (
-	"errors"
 	"fmt"
-	"math"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -107,43 +104,9 @@ func limit(name string, field func(*Location) *int64) parameter {
 		name:       name,
 		everywhere: true,
 		set: func(l *Location, value string) (err error) {
-			*field(l), err = parseSize(value)
+			*field(l), err = ParseSize(strings.TrimSuffix(value, "/s"))
 			return err
 		},
 		text: func(l *Location) string { return sizeString(*field(l)) },
 	}
-}
-
-var (
-	sizeText  = regexp.MustCompile(`^([0-9]{1,18})(B|KiB|MiB|GiB|TiB|kB|MB|GB|TB)?$`)
-	sizeUnits = map[string]int64{
-		"": 1, "B": 1,
-		"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
-		"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
-	}
-	errSize = errors.New("want bytes a second such as 512KiB, 10MiB or 1GiB")
-)
-
-func parseSize(text string) (int64, error) {
-	m := sizeText.FindStringSubmatch(strings.TrimSuffix(text, "/s"))
-	if m == nil {
-		return 0, errSize
-	}
-	n, err := strconv.ParseInt(m[1], 10, 64)
-	if err != nil || n > math.MaxInt64/sizeUnits[m[2]] {
-		return 0, errSize
-	}
-	return n * sizeUnits[m[2]], nil
-}
-
-func sizeString(n int64) string {
-	if n <= 0 {
-		return ""
-	}
-	for _, unit := range []string{"TiB", "GiB", "MiB", "KiB"} {
-		if n%sizeUnits[unit] == 0 {
-			return strconv.FormatInt(n/sizeUnits[unit], 10) + unit
-		}
-	}
-	return strconv.FormatInt(n, 10)
 }

@@ -182,41 +182,8 @@ func (l *Location) unknown(name string) error {
 			names = append(names, p.name)
 		}
 	}
-	if near := nearest(name, names); near != "" {
+	if near := Nearest(name, names); near != "" {
 		return fmt.Errorf("%q is no parameter of it: did you mean %s?", name, near)
 	}
 	return fmt.Errorf("%q is no parameter of it: there are %s", name, strings.Join(names, ", "))
-}
-
-// nearest is the name that takes the fewest changes to text, if they are few.
-func nearest(text string, names []string) string {
-	text = strings.ReplaceAll(strings.ToLower(text), "_", "-")
-	best, fewest := "", 2+len(text)/3
-	for _, name := range names {
-		if n := distance(text, name); n < fewest {
-			best, fewest = name, n
-		}
-	}
-	return best
-}
-
-// distance counts the bytes to insert, delete or replace to get from a to b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
