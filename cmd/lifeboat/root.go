@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // The exit codes of every command.
@@ -59,6 +62,7 @@ func newRootCommand(e *env) *cobra.Command {
 
 It reads and writes etcd's own files, so it works on a running member,
 on a dead one, and on a damaged one. It never writes into what it reads.`,
+		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
@@ -73,8 +77,11 @@ on a dead one, and on a damaged one. It never writes into what it reads.`,
 	root.SetOut(e.Stdout)
 	root.SetErr(e.Stderr)
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.Flags().Bool("version", false, "print the version")
+	root.SetVersionTemplate(versionText())
+	root.SetHelpCommand(newHelpCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return withExit(exitUsage, fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath()))
+		return withExit(exitUsage, fmt.Errorf("%w%s\nSee '%s --help'", err, flagHint(cmd, err), cmd.CommandPath()))
 	})
 	for _, g := range commandGroups(e) {
 		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
@@ -124,22 +131,78 @@ func group(use, short string, subs ...*cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// newHelpCommand is cobra's, but that a topic that is not there is an error.
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Help about any command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil {
+				return withExit(exitUsage, err)
+			}
+			if len(rest) > 0 {
+				return withExit(exitUsage, unknownCommand(about, rest[0]))
+			}
+			return about.Help()
+		},
+	}
+}
+
 func unknownCommand(cmd *cobra.Command, name string) error {
-	cmd.SuggestionsMinimumDistance = 2
 	hint := ""
-	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+	if near := nearest(cmd, name); len(near) > 0 {
 		hint = fmt.Sprintf("\nDid you mean '%s %s'?", cmd.CommandPath(), strings.Join(near, "' or '"))
 	}
 	return fmt.Errorf("unknown command %q for %q%s\nSee '%s --help'", name, cmd.CommandPath(), hint, cmd.CommandPath())
 }
 
+// nearest are the commands below cmd that name may have meant: those that it is
+// the beginning of, else those that are spelled like it.
+func nearest(cmd *cobra.Command, name string) []string {
+	cmd.SuggestionsMinimumDistance = 2
+	near := cmd.SuggestionsFor(name)
+	begin := slices.DeleteFunc(slices.Clone(near), func(s string) bool { return !strings.HasPrefix(s, name) })
+	if len(begin) > 0 {
+		return begin
+	}
+	return near
+}
+
+// flagHint names the flags that an unknown one may have meant.
+func flagHint(cmd *cobra.Command, err error) string {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return ""
+	}
+	name := cmp.Or(unknown.GetSpecifiedShortnames(), unknown.GetSpecifiedName())
+	if len(name) < 3 {
+		return ""
+	}
+	flags := &cobra.Command{} // its commands are the flags: cobra knows which are spelled alike
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		flags.AddCommand(&cobra.Command{Use: f.Name, Hidden: f.Hidden, Run: func(*cobra.Command, []string) {}})
+	})
+	near := nearest(flags, name)
+	if len(near) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("\nDid you mean --%s?", strings.Join(near, " or --"))
+}
+
 // usageArgs makes a wrong number of arguments a usage error.
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return withExit(exitUsage, fmt.Errorf("%w\nUsage: %s", err, cmd.UseLine()))
+		if check(cmd, args) == nil {
+			return nil
 		}
-		return nil
+		what := "an argument is missing"
+		for i, arg := range args {
+			if check(cmd, args[:i]) == nil {
+				what = fmt.Sprintf("unexpected argument %q", arg)
+			}
+		}
+		return withExit(exitUsage, fmt.Errorf("%s\nUsage: %s", what, cmd.UseLine()))
 	}
 }
 
