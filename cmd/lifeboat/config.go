@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,7 +29,7 @@ not meant. Nothing is connected to: 'lifeboat check' does that.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(e.Stdout, "%s: good: %d repositories, %d clusters, %d jobs\n",
+			_, err = fmt.Fprintf(e.Stdout, "%s: good; repositories: %d, clusters: %d, jobs: %d\n",
 				args[0], len(config.Repositories), len(config.Clusters), len(config.Jobs))
 			return err
 		},
@@ -36,18 +38,43 @@ not meant. Nothing is connected to: 'lifeboat check' does that.`,
 
 // loadConfig reads the daemon's configuration, and warns of what is odd in it.
 func loadConfig(e *env, path string) (*scheduler.Config, error) {
-	config, err := scheduler.LoadConfig(path)
-	var wrong *scheduler.ConfigError
-	switch {
-	case errors.As(err, &wrong):
-		return nil, withExit(exitUsage, err)
-	case err != nil:
-		return nil, fmt.Errorf("configuration: %w", err)
+	config, err := readConfig(path)
+	if err != nil {
+		return nil, err
 	}
 	for _, warning := range config.Warnings() {
 		fmt.Fprintln(e.Stderr, "warning:", warning)
 	}
 	return config, nil
+}
+
+// readConfig reads it and says nothing of what is odd.
+func readConfig(path string) (*scheduler.Config, error) {
+	config, err := scheduler.LoadConfig(path)
+	var wrong *scheduler.ConfigError
+	if errors.As(err, &wrong) {
+		return nil, withExit(exitUsage, err)
+	}
+	return config, err
+}
+
+const drillSuffix = "/drill"
+
+// jobNames are the jobs that can be run, and their drills.
+func jobNames(config *scheduler.Config) []string {
+	var names []string
+	for name, job := range config.Jobs {
+		if names = append(names, name); job.Drill != nil {
+			names = append(names, name+drillSuffix)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// noJob is the usage error for a job that is not in the configuration.
+func noJob(job string, config *scheduler.Config) error {
+	return withExit(exitUsage, fmt.Errorf("%w: %s; there is %s", scheduler.ErrNoJob, job, strings.Join(jobNames(config), ", ")))
 }
 
 func newConfigExampleCommand(e *env) *cobra.Command {

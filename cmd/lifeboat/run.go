@@ -68,7 +68,7 @@ func (o *runOptions) run(ctx context.Context, e *env) error {
 	log := newLogger(e.Stderr, config.Log)
 	daemon := scheduler.New(config, scheduler.Options{Log: log, Tool: tool()})
 	if o.once != "" {
-		return o.runOnce(ctx, e, daemon)
+		return o.runOnce(ctx, e, config, daemon)
 	}
 	return runExit(o.serve(ctx, config, daemon, log))
 }
@@ -82,10 +82,10 @@ func newLogger(w io.Writer, c scheduler.LogConfig) *slog.Logger {
 }
 
 // runOnce runs a job to its end.
-func (o *runOptions) runOnce(ctx context.Context, e *env, daemon *scheduler.Daemon) error {
+func (o *runOptions) runOnce(ctx context.Context, e *env, config *scheduler.Config, daemon *scheduler.Daemon) error {
 	record, err := daemon.Once(ctx, o.once)
 	if errors.Is(err, scheduler.ErrNoJob) {
-		return withExit(exitUsage, err)
+		return noJob(o.once, config)
 	}
 	if err != nil {
 		return runExit(err)

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,7 +35,7 @@ metrics and API tell what becomes of it.`,
 			if config == "" {
 				return withExit(exitUsage, errors.New("--config is needed: it says where the daemon listens"))
 			}
-			id, err := trigger(cmd.Context(), e, config, args[0])
+			id, err := trigger(cmd.Context(), config, args[0])
 			if err != nil {
 				return fmt.Errorf("trigger: %w", err)
 			}
@@ -48,42 +50,58 @@ metrics and API tell what becomes of it.`,
 const triggerTimeout = 30 * time.Second
 
 // trigger asks over the daemon's API, and returns the id of the run.
-func trigger(ctx context.Context, e *env, path, job string) (string, error) {
-	config, err := scheduler.LoadConfig(path)
+func trigger(ctx context.Context, path, job string) (string, error) {
+	config, err := readConfig(path)
 	if err != nil {
 		return "", err
 	}
-	if config.Jobs[job] == nil {
-		return "", withExit(exitUsage, fmt.Errorf("%q: %w", job, scheduler.ErrNoJob))
+	if !slices.Contains(jobNames(config), job) {
+		return "", noJob(job, config)
 	}
+	without := fmt.Sprintf("To run the job without it: lifeboat run --once %s --config %s", shellWord(job), shellWord(path))
 	if config.HTTP.Listen == scheduler.Off {
-		return "", errors.New("the daemon's HTTP server is off: run the job with 'lifeboat run --once'")
+		return "", fmt.Errorf("the daemon's HTTP server is off\n%s", without)
 	}
 	ctx, cancel := context.WithTimeout(ctx, triggerTimeout)
 	defer cancel()
-	client, target, err := daemonClient(config.HTTP)
+	id, err := askDaemon(ctx, config.HTTP, job)
+	if _, unreachable := errors.AsType[*url.Error](err); unreachable {
+		err = withExit(exitUnreachable, fmt.Errorf("the daemon does not answer: %w\n%s", err, without))
+	}
+	return id, err
+}
+
+// askDaemon posts the request for a run.
+func askDaemon(ctx context.Context, c scheduler.HTTPConfig, job string) (string, error) {
+	client, target, err := daemonClient(c)
 	if err != nil {
 		return "", err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target+"/api/v1/jobs/"+url.PathEscape(job)+"/run", nil)
+	name, isDrill := strings.CutSuffix(job, drillSuffix)
+	target += "/api/v1/jobs/" + url.PathEscape(name)
+	if isDrill {
+		target += drillSuffix
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target+"/run", nil)
 	if err != nil {
 		return "", err
 	}
-	token, err := config.HTTP.Token.Read()
+	token, err := c.Token.Read()
 	if err != nil {
 		return "", err
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token.Reveal())
 	}
-	return queued(client.Do(req))
+	resp, err := client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	return queued(resp)
 }
 
 // queued reads the daemon's answer.
-func queued(resp *http.Response, err error) (string, error) {
-	if err != nil {
-		return "", withExit(exitUnreachable, fmt.Errorf("the daemon does not answer: %w", err))
-	}
+func queued(resp *http.Response) (string, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
