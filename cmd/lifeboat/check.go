@@ -126,7 +126,7 @@ func (c *checks) print(w io.Writer) error {
 			result = "FAILED"
 		}
 		took := time.Duration(one.Seconds * float64(time.Second)).Round(time.Millisecond)
-		fmt.Fprintf(table, "%s\t%s\t%v\t%s\n", one.Check, result, took, strings.ReplaceAll(one.Detail, "\n", " "))
+		fmt.Fprintf(table, "%s\t%s\t%v\t%s\n", one.Check, result, took, strings.Join(strings.Fields(one.Detail), " "))
 	}
 	return table.Flush()
 }
@@ -179,8 +179,9 @@ func (o *checkOptions) checkRepository(ctx context.Context, e *env, c *checks) {
 		newest, detail, err = o.lookAtBackups(ctx, repo)
 		return detail, err
 	})
-	c.try("encryption", o.encryption)
-	if newest != nil && newest.Manifest.Encryption != "" && o.hasKey(e) {
+	encrypted := newest != nil && newest.Manifest.Encryption != ""
+	c.try("encryption", func() (string, error) { return o.encryption(encrypted) })
+	if encrypted && o.keys().given(e) {
 		c.try("key", func() (string, error) { return o.openNewest(ctx, e, newest) })
 	}
 }
@@ -194,15 +195,17 @@ func (o *checkOptions) lookAtBackups(ctx context.Context, repo *repository.Repos
 	if err != nil {
 		return nil, "", err
 	}
-	if err := listingDamage(repo, listing); err != nil {
-		return nil, "", fmt.Errorf("%w (lifeboat list names it)", err)
+	if n := len(listing.Damaged); n > 0 {
+		return nil, "", withExit(exitDamage, fmt.Errorf("%s damaged: lifeboat list names all", numbered(n, "object")))
 	}
 	newest := listing.Backups[len(listing.Backups)-1]
 	return newest, fmt.Sprintf("%d; the newest, %s of %s, is %s old; verified: %s", len(listing.Backups), newest.ID(), newest.Cluster(),
 		ago(newest.Manifest.Started, time.Now()), verified(newest, time.Now())), nil
 }
 
-func (o *checkOptions) encryption() (string, error) {
+// encryption says for whom a save would encrypt; after an encrypted backup it
+// is refused if for nobody.
+func (o *checkOptions) encryption(encrypted bool) (string, error) {
 	recipients, err := o.recipients.read()
 	if err != nil {
 		return "", err
@@ -210,15 +213,14 @@ func (o *checkOptions) encryption() (string, error) {
 	if names := recipients.Names(); len(names) > 0 {
 		return "for " + strings.Join(names, ", "), nil
 	}
+	if encrypted && !o.recipients.plaintext {
+		return "none given: a save would be refused, as the newest backup is encrypted", nil
+	}
 	return "none: backups would not be encrypted", nil
 }
 
 func (o *checkOptions) keys() *identityFlags {
 	return &identityFlags{files: o.identity, passphraseFile: o.recipients.passphraseFile}
-}
-
-func (o *checkOptions) hasKey(e *env) bool {
-	return len(o.identity) > 0 || o.recipients.passphraseFile != "" || e.Getenv(identityVariable) != ""
 }
 
 // openNewest reads the beginning of a part.

@@ -95,14 +95,10 @@ func hasLabels(b *repository.Backup, labels map[string]string) bool {
 
 // listingDamage is the error for what a listing could not read.
 func listingDamage(repo *repository.Repository, l *repository.Listing) error {
-	n := len(l.Damaged)
-	for _, b := range l.Backups {
-		n += len(b.Damaged)
-	}
-	if n == 0 {
+	if len(l.Damaged) == 0 {
 		return nil
 	}
-	return withExit(exitDamage, fmt.Errorf("%s: %s damaged, see above", repo, numbered(n, "object")))
+	return withExit(exitDamage, fmt.Errorf("%s: %s damaged, see above", repo, numbered(len(l.Damaged), "object")))
 }
 
 // noneOf is the error where there is no backup: an empty list is no good news.
@@ -238,11 +234,6 @@ func printLeft(w io.Writer, l *repository.Listing, now time.Time) error {
 	}
 	for _, d := range l.Damaged {
 		fmt.Fprintf(&b, "damaged: %v\n", d.Err)
-	}
-	for _, backup := range l.Backups {
-		for _, err := range backup.Damaged {
-			fmt.Fprintf(&b, "damaged: %v\n", err)
-		}
 	}
 	for i, key := range l.Unknown {
 		if i == maxUnknown {

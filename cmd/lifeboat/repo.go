@@ -43,10 +43,18 @@ func (r *repoFlag) open(ctx context.Context, e *env) (*repository.Repository, er
 		return nil, err
 	}
 	repo, err := repository.Open(ctx, store)
-	if errors.Is(err, repository.ErrNotRepository) {
-		return nil, fmt.Errorf("%w\nTo make a new repository there: lifeboat init --repo %s", err, r.given(e))
+	if errors.Is(err, repository.ErrNotRepository) && isEmpty(ctx, store) {
+		return nil, fmt.Errorf("%w\nIf a new one is wanted there: lifeboat init --repo %s", err, shellWord(r.given(e)))
 	}
 	return repo, err
+}
+
+// isEmpty tells whether nothing lies in a store, so that init would take it.
+func isEmpty(ctx context.Context, store storage.Store) bool {
+	for range store.List(ctx, "") {
+		return false
+	}
+	return true
 }
 
 // store opens what the repository is in.
@@ -111,6 +119,11 @@ func (i *identityFlags) addFlags(cmd *cobra.Command) {
 	f.StringVar(&i.passphraseFile, "passphrase-file", "", "file with the passphrase that opens them")
 }
 
+// given tells whether there is a key at all.
+func (i *identityFlags) given(e *env) bool {
+	return len(i.files) > 0 || i.passphraseFile != "" || e.Getenv(identityVariable) != ""
+}
+
 // read reads the keys.
 func (i *identityFlags) read(e *env) (repository.Identities, error) {
 	o := repository.KeyOptions{Files: i.files, Ask: func(file string) (repository.Secret, error) { return askPassphrase(e, file) }}
@@ -166,7 +179,7 @@ func repoExit(err error) error {
 	var damage *repository.DamageError
 	switch {
 	case errors.Is(err, repository.ErrNoKey):
-		return withExit(exitWrongKey, fmt.Errorf("%w\nGive the key with --identity FILE", err))
+		return withExit(exitWrongKey, fmt.Errorf("%w\nGive the key with --identity FILE, or --passphrase-file FILE", err))
 	case errors.Is(err, repository.ErrWrongKey):
 		return withExit(exitWrongKey, err)
 	case errors.Is(err, repository.ErrPruning):

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/etcd-lifeboat/lifeboat/internal/prove"
@@ -35,7 +36,7 @@ func (o *verifyOptions) runRepo(ctx context.Context, e *env, level prove.Level) 
 	if err != nil {
 		return err
 	}
-	chosen, err := o.choose(ctx, e, repo)
+	chosen, unread, err := o.choose(ctx, e, repo)
 	if err != nil {
 		return err
 	}
@@ -52,40 +53,50 @@ func (o *verifyOptions) runRepo(ctx context.Context, e *env, level prove.Level) 
 			break
 		}
 	}
-	return errors.Join(o.printProofs(e, reports), worst(errs))
+	return errors.Join(o.printProofs(e, reports), worst(append(errs, unread)))
 }
 
-// choose picks one backup, or all or a share of them.
-func (o *verifyOptions) choose(ctx context.Context, e *env, repo *repository.Repository) ([]*repository.Backup, error) {
+// choose picks one backup, or all or a share of them; unread is what is wrong
+// with what can't be chosen.
+func (o *verifyOptions) choose(ctx context.Context, e *env, repo *repository.Repository) (chosen []*repository.Backup, unread, err error) {
 	if !o.stored.all && o.stored.share == "" {
 		sel, err := o.stored.pick.selector(o.path)
 		if err != nil {
-			return nil, withExit(exitUsage, err)
+			return nil, nil, withExit(exitUsage, err)
 		}
 		sel.Damaged = true // an older one that is sound must not hide it
 		b, why, err := repo.Find(ctx, sel)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		fmt.Fprintf(e.Stderr, "verifying %s: %s\n", b.ID(), why)
-		return []*repository.Backup{b}, nil
+		return []*repository.Backup{b}, nil, nil
 	}
 	listing, err := repo.List(ctx, o.stored.pick.cluster)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if len(listing.Damaged) > 0 {
-		d := listing.Damaged[0]
-		return nil, withExit(exitDamage, fmt.Errorf("%s: what can't be read can't be verified: %w", repo, d.Err))
+	if len(listing.Backups)+len(listing.Damaged) == 0 {
+		return nil, nil, fmt.Errorf("%s: %w", repo, errNoBackups)
 	}
-	if len(listing.Backups) == 0 {
-		return nil, fmt.Errorf("%s: %w", repo, errNoBackups)
-	}
-	chosen, err := o.stored.part(listing.Backups)
+	chosen, err = o.stored.part(listing.Backups)
 	if err == nil {
 		fmt.Fprintf(e.Stderr, "verifying %d of %d backups, that with the oldest proof first\n", len(chosen), len(listing.Backups))
 	}
-	return chosen, err
+	return chosen, unreadable(repo, listing, chosen), err
+}
+
+// unreadable is the error for what the listing found damaged, but for the parts
+// of chosen backups, of which their reports will tell.
+func unreadable(repo *repository.Repository, l *repository.Listing, chosen []*repository.Backup) error {
+	var errs []error
+	for _, d := range l.Damaged {
+		same := func(err error) bool { return errors.Is(err, d.Err) }
+		if !slices.ContainsFunc(chosen, func(b *repository.Backup) bool { return slices.ContainsFunc(b.Damaged, same) }) {
+			errs = append(errs, withExit(exitDamage, fmt.Errorf("%s: what can't be read can't be verified: %w", repo, d.Err)))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // part is all, or the share of them whose proofs are oldest; of those never
@@ -95,7 +106,7 @@ func (o *verifyRepoOptions) part(all []*repository.Backup) ([]*repository.Backup
 	slices.SortStableFunc(all, func(a, b *repository.Backup) int {
 		return cmp.Or(lastProof(a).Compare(lastProof(b)), b.Manifest.Started.Compare(a.Manifest.Started))
 	})
-	if o.share == "" {
+	if o.share == "" || len(all) == 0 {
 		return all, nil
 	}
 	share, err := parseShare(o.share)
@@ -131,6 +142,9 @@ func verifyStored(ctx context.Context, e *env, repo *repository.Repository, b *r
 	report, err := prove.Stored(ctx, repo, b, o)
 	if err != nil {
 		err = fmt.Errorf("verify %s: %w", b.ID(), err)
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		err = fmt.Errorf("%w\nIt is unpacked for this: give --scratch-dir DIR, or TMPDIR, with more room", err)
 	}
 	return report, err
 }
