@@ -175,7 +175,7 @@ func (r *dbReport) text() string {
 	line("file", "%s", r.File)
 	line("size", "%s in pages of %d bytes", formatBytes(r.Size), r.PageSize)
 	line("hash", "%s", r.Hash)
-	line("revision", "%d, compacted at %d", r.Revision, r.CompactRevision)
+	line("revision", "%d, %s", r.Revision, compacted(r.CompactRevision))
 	line("keys", "%d", r.Keys)
 	line("consistent index", "%d of term %d", r.Index, r.Term)
 	line("storage version", "%s", orNone(r.StorageVersion))

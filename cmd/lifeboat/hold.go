@@ -57,6 +57,10 @@ func (o *holdOptions) run(ctx context.Context, e *env, id string) error {
 	if err != nil {
 		return err
 	}
+	if o.release && b.Hold == nil {
+		_, err = fmt.Fprintf(e.Stdout, "%s of %s is not held\n", b.ID(), b.Cluster())
+		return err
+	}
 	if o.release {
 		if err := repo.Release(ctx, b); err != nil {
 			return err

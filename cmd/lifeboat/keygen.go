@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -50,6 +52,9 @@ func writeKey(e *env, path string, secret repository.Secret, recipient string) e
 		return err
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s: is there already, and may be the only key to some backups: name another file", path)
+	}
 	if err != nil {
 		return err
 	}

@@ -120,6 +120,10 @@ func (o *saveOptions) run(ctx context.Context, e *env) error {
 	if err != nil {
 		return fmt.Errorf("save: %w", err)
 	}
+	ids, err := o.verifyKeys(e, recipients)
+	if err != nil {
+		return fmt.Errorf("save: %w", err)
+	}
 	repo, err := o.repo.open(ctx, e)
 	if err != nil {
 		return fmt.Errorf("save: %w", err)
@@ -131,7 +135,21 @@ func (o *saveOptions) run(ctx context.Context, e *env) error {
 	if err := o.print(e, repo, b); err != nil || o.level == "" {
 		return err
 	}
-	return o.verify(ctx, e, repo, b)
+	return o.verify(ctx, e, repo, b, ids)
+}
+
+// verifyKeys reads the keys that --verify takes, before anything is saved.
+func (o *saveOptions) verifyKeys(e *env, recipients repository.Recipients) (repository.Identities, error) {
+	level := repository.Level(o.level)
+	if level == "" || level == repository.Digest {
+		return repository.Identities{}, nil
+	}
+	keys := identityFlags{files: o.identity, passphraseFile: o.recipients.passphraseFile}
+	if len(recipients.Names()) > 0 && !keys.given(e) {
+		return repository.Identities{}, withExit(exitUsage,
+			fmt.Errorf("--verify %s has to decrypt: give --identity FILE, or --verify digest, which needs no key", level))
+	}
+	return keys.read(e)
 }
 
 func (o *saveOptions) save(ctx context.Context, e *env, repo *repository.Repository, recipients repository.Recipients) (*repository.Backup, error) {
@@ -185,12 +203,7 @@ func secrecy(m repository.Manifest) string {
 }
 
 // verify proves what was just saved.
-func (o *saveOptions) verify(ctx context.Context, e *env, repo *repository.Repository, b *repository.Backup) error {
-	keys := identityFlags{files: o.identity, passphraseFile: o.recipients.passphraseFile}
-	ids, err := keys.read(e)
-	if err != nil {
-		return fmt.Errorf("verify: %w", err)
-	}
+func (o *saveOptions) verify(ctx context.Context, e *env, repo *repository.Repository, b *repository.Backup, ids repository.Identities) error {
 	report, err := verifyStored(ctx, e, repo, b, prove.StoredOptions{Level: repository.Level(o.level), Identities: ids, Tool: tool()})
 	if err != nil {
 		return err

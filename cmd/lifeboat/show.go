@@ -118,11 +118,12 @@ func origin(m repository.Manifest) string {
 	return strings.TrimSpace(member) + ", its files"
 }
 
+// keysLine says what keys there are. Only v3 data has a revision.
 func keysLine(m repository.Manifest) string {
-	text := fmt.Sprintf("%s at revision %d, never compacted", keyCount(m), m.Revision)
-	if m.CompactRevision > 0 {
-		text = fmt.Sprintf("%s at revision %d, compacted to %d", keyCount(m), m.Revision, m.CompactRevision)
+	if m.V2 && m.Revision == 0 {
+		return "v2 data only"
 	}
+	text := fmt.Sprintf("%s at revision %d, ", someKeys(m.Keys), m.Revision) + compacted(m.CompactRevision)
 	if m.HashKV != nil {
 		text += fmt.Sprintf(", hashKV %d at %d", *m.HashKV, m.HashRevision)
 	}
@@ -130,6 +131,21 @@ func keysLine(m repository.Manifest) string {
 		text += ", and v2 data"
 	}
 	return text
+}
+
+func someKeys(n *int64) string {
+	if n == nil {
+		return "keys"
+	}
+	return counted(int(*n), "key")
+}
+
+// compacted says up to where a key's history is gone; etcd writes -1 for nowhere.
+func compacted(revision int64) string {
+	if revision <= 0 {
+		return "never compacted"
+	}
+	return fmt.Sprintf("compacted to %d", revision)
 }
 
 // showTables prints parts and proofs.
@@ -159,7 +175,7 @@ func proofFinding(p repository.Proof) string {
 		}
 	}
 	if p.HashKV != nil && p.Keys != nil {
-		return fmt.Sprintf("%d keys, revision %d, hashKV %d", *p.Keys, p.Revision, *p.HashKV)
+		return fmt.Sprintf("%s, revision %d, hashKV %d", someKeys(p.Keys), p.Revision, *p.HashKV)
 	}
 	return fmt.Sprintf("%d checks", len(p.Checks))
 }
