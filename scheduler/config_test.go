@@ -331,6 +331,7 @@ func TestWarnings(t *testing.T) {
 repositories:
   disk: {url: /backup, passphrase-file: open}
   spare: {url: /spare, identity-file: [closed, open]}
+  vault: {url: /vault}
 clusters:
   main: {endpoints: "https://10.0.0.1:2379", user: root, password-file: open, tls: {cert: open, key: open}}
   other: {data-dir: /var/lib/etcd}
@@ -342,6 +343,11 @@ jobs:
     verify: {level: none}
     notify: [chat]
     ping: {fail-url-file: open, start-url-file: closed}
+  often: {cluster: main, repositories: vault, schedule: "@every 10s", retention: {last: 9}, notify: [chat], lead: {elect: true}}
+  alone: {cluster: main, repositories: vault, schedule: "@every 10s", retention: {last: 9}, notify: [chat]}
+  pairs: {cluster: main, repositories: vault, schedule: "0,1 5 * * *", retention: {last: 9}, notify: [chat], lead: {elect: true, ttl: 1m}}
+  enough: {cluster: main, repositories: vault, schedule: "0,59 5 * * *", retention: {last: 9}, notify: [chat], lead: {elect: true, ttl: 58m}}
+  asked: {cluster: main, repositories: vault, schedule: on-demand, retention: {last: 9}, notify: [chat], lead: {elect: true, ttl: 1h}}
 notify:
   chat: {webhook: {url-file: closed, headers: {Authorization: {file: open}}}}
   mail: {command: {run: [mail]}}

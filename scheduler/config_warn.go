@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 )
 
 // Warnings says what is allowed but likely not meant: files with secrets that
-// others may read, backups that nobody prunes or verifies, parts that no job
-// uses. It looks at the permissions of the files that the configuration names.
+// others may read, backups that nobody prunes or verifies, elections that take
+// longer than there is between runs, parts that no job uses. It looks at the permissions of the files that the configuration names.
 func (c *Config) Warnings() []Problem {
 	src := newSource(c.file, nil)
 	w := checker{c, src, nil}
@@ -101,11 +102,24 @@ func (c checker) jobs() {
 		if j.Verify.Level == LevelNone && j.Drill == nil {
 			c.add(join(at, "verify.level"), "no backup of this job is ever verified")
 		}
+		if j.Lead.Elect {
+			c.leadTTL(join(at, "lead.ttl"), j.Lead.TTL, j.Schedule)
+		}
 		for _, repo := range j.Repositories {
 			if c.Retention(j, repo) == nil {
 				c.add(at, "has no retention in %s: nothing is ever removed there", repo)
 			}
 		}
+	}
+}
+
+// leadTTL notes an election that may take longer than there is between slots.
+func (c checker) leadTTL(path string, ttl time.Duration, s *Schedule) {
+	if s == nil {
+		return
+	}
+	if gap := s.shortest(); gap > 0 && gap <= ttl {
+		c.add(path, "a dead leader keeps its place for %v, but slots may come %v apart: of those that pass meanwhile only the newest is made up for", ttl, gap)
 	}
 }
 

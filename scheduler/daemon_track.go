@@ -160,10 +160,14 @@ func (t *track) look(now time.Time) time.Duration {
 	}
 	decision := p.Look(schedule, now, LookOptions{Busy: t.running != nil, CatchUp: t.job.CatchUp})
 	t.next = decision.Next
+	var passed *order
 	if !decision.Slot.IsZero() {
-		t.pending = t.order(decision)
+		passed, t.pending = t.pending, t.order(decision)
 	}
 	t.mu.Unlock()
+	if passed != nil {
+		t.log.Info("a slot has come before any daemon was seen to have run the last one, which is let go", "slot", passed.slot)
+	}
 	t.report(decision)
 	if decision.Changed {
 		t.write()

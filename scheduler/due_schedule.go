@@ -198,6 +198,27 @@ func (s *Schedule) Next(after time.Time) time.Time {
 	}
 }
 
+// maxGaps is among how many slots the shortest time between two is looked for.
+const maxGaps = 5000
+
+// shortest is the shortest time between two slots, in a year or among the first
+// maxGaps; zero if no two come.
+func (s *Schedule) shortest() time.Duration {
+	var shortest time.Duration
+	slot := s.Next(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC))
+	for n, end := 0, slot.AddDate(1, 0, 1); n < maxGaps && slot.Before(end); n++ {
+		next := s.Next(slot)
+		if next.IsZero() {
+			break
+		}
+		if gap := next.Sub(slot); shortest == 0 || gap < shortest {
+			shortest = gap
+		}
+		slot = next
+	}
+	return shortest
+}
+
 // nextMultiple is the first multiple of whole seconds since 1970 after a time.
 func nextMultiple(after time.Time, every time.Duration) time.Time {
 	now, step := after.Unix(), int64(every/time.Second)

@@ -532,3 +532,27 @@ func TestNextAgreesWithRobfig(t *testing.T) {
 		}
 	}
 }
+
+func TestShortest(t *testing.T) {
+	for _, tt := range []struct {
+		text, zone string
+		want       time.Duration
+	}{
+		{"@every 90s", "UTC", 90 * time.Second},
+		{"@daily", "UTC", 24 * time.Hour},
+		{"@daily", "Europe/Berlin", 23 * time.Hour},
+		{"0,5 2 * * *", "UTC", 5 * time.Minute},
+		{"*/10 * * * * *", "UTC", 10 * time.Second},
+		{"0 0 1 1,12 *", "UTC", 31 * 24 * time.Hour},
+		{"30 23 31 12 *", "UTC", 365 * 24 * time.Hour},
+		{"0 0 29 2 *", "UTC", 4*365*24*time.Hour + 24*time.Hour},
+	} {
+		s, err := ParseSchedule(tt.text, ScheduleOptions{Zone: zone(t, tt.zone)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.shortest(); got != tt.want {
+			t.Errorf("%s in %s: %v, want %v", tt.text, tt.zone, got, tt.want)
+		}
+	}
+}
