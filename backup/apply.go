@@ -36,16 +36,17 @@ func (p *Plan) Size() int64 {
 	if p.Source.Base != nil {
 		size += p.Source.Base.Size
 	}
-	if p.Backend == BackendCopy {
+	if p.Backend == BackendCopy && p.staged == nil {
 		size += p.Source.Backend.Size
 	}
 	return size
 }
 
 // Apply writes the backup, whole or not at all, and calls progress with the
-// bytes of each part. Its errors name the file that they are about.
+// bytes of each part. Its errors name the file that they are about; where an
+// etcd was started meanwhile they match [datadir.ErrChanged].
 func (p *Plan) Apply(ctx context.Context, progress func(int64)) (Result, error) {
-	dirs, err := p.open()
+	dirs, err := p.begin()
 	if err != nil {
 		return Result{}, err
 	}
@@ -59,6 +60,19 @@ func (p *Plan) Apply(ctx context.Context, progress func(int64)) (Result, error) 
 		return Result{}, err
 	}
 	return w.result, dirs.commit()
+}
+
+// begin takes the folders of a prepared plan, or opens them.
+func (p *Plan) begin() (dirs, error) {
+	switch {
+	case p.staged != nil:
+		return p.staged.dirs, nil
+	case p.Backend == BackendCopy:
+		if err := p.checkStopped(); err != nil {
+			return dirs{}, err
+		}
+	}
+	return p.open()
 }
 
 // dirs are the folders in the making. For the log alone, and where its
@@ -221,11 +235,10 @@ func (w *writer) writeSnapshot() error {
 	if base == nil || w.plan.logAlone() {
 		return nil
 	}
-	src, file, err := base.OpenSnap()
+	src, err := w.plan.Source.OpenBase()
 	if err != nil {
 		return err
 	}
-	defer file.Close()
 	dst, err := w.dirs.data.Create(filepath.Join("member/snap", filepath.Base(base.Path)))
 	if err != nil {
 		return err
@@ -245,6 +258,9 @@ func (w *writer) writeSnapshot() error {
 func (w *writer) writeBackend() error {
 	switch w.plan.Backend {
 	case BackendCopy:
+		if w.plan.staged != nil {
+			return w.plan.finishStaged()
+		}
 		return w.copyBackend()
 	case BackendMake:
 		return makeBackend(filepath.Join(w.dirs.data.Path(), backendName), w.plan.Index)
@@ -270,7 +286,10 @@ func (w *writer) copyBackend() error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(dst.CopyFrom(src, w.progress), dst.Close()); err != nil {
+	if err = dst.CopyFrom(src, w.progress); err == nil {
+		err = w.sameIndex(dst.File)
+	}
+	if err := errors.Join(err, dst.Close()); err != nil {
 		return err
 	}
 	after, err := src.Stat()
@@ -282,9 +301,31 @@ func (w *writer) copyBackend() error {
 		return err
 	}
 	if live == datadir.Running || before.Size() != after.Size() || !before.ModTime().Equal(after.ModTime()) {
-		return fmt.Errorf("%s: changed while it was copied: %w", src.Name(), ErrLive)
+		return w.started()
 	}
 	return w.plan.editBackend(dst.Name())
+}
+
+// sameIndex makes sure that nobody wrote the backend after it was inspected: the
+// plan is made for the index that it had then, and the log may end there.
+func (w *writer) sameIndex(copied *os.File) error {
+	info, err := copied.Stat()
+	if err != nil {
+		return err
+	}
+	db, err := snapcodec.OpenDB(copied, info.Size(), snapcodec.DBOptions{Name: w.plan.Source.Backend.Path})
+	if err != nil {
+		return err
+	}
+	meta, err := db.Meta()
+	if err == nil && meta.ConsistentIndex != w.plan.Source.Backend.ConsistentIndex {
+		err = w.started()
+	}
+	return err
+}
+
+func (w *writer) started() error {
+	return fmt.Errorf("%s: %w while it was copied: etcd was started on it", w.plan.Source.Backend.Path, datadir.ErrChanged)
 }
 
 // writeTo is where a part goes: it reports progress and ends with the context.

@@ -18,8 +18,7 @@ import (
 type BackendMode int
 
 const (
-	// BackendAuto copies it from a stopped member. From a running one it does
-	// the v2 part alone, or refuses if there is no v2 data.
+	// BackendAuto copies it, if there is one.
 	BackendAuto BackendMode = iota
 	// BackendRequire copies it or refuses.
 	BackendRequire
@@ -38,14 +37,14 @@ type Options struct {
 
 	Backend BackendMode
 	// AssumeStopped takes the caller's word that no etcd runs on the source
-	// where the system can't tell.
+	// where the system can't tell: the backend is copied as a file.
 	AssumeStopped bool
 
 	System atomicfile.System
 }
 
-// ErrLive and ErrMaybeLive say that an etcd stands in the way that is running,
-// or may be where the system can't tell.
+// ErrLive and ErrMaybeLive say that an etcd stands in the way of a seed that is
+// running, or may be where the system can't tell.
 var (
 	ErrLive      = errors.New("etcd is running on it")
 	ErrMaybeLive = errors.New("this system can't tell whether etcd is running on it")
@@ -71,20 +70,19 @@ type Plan struct {
 	Steps    []datadir.Step
 	Facts    datadir.Facts // of the copy
 	Warnings []string
+	// Revision is that of the backend copied from a running member; else 0.
+	Revision int64
+
+	staged *staged // that copy; nil without one
 }
 
 // NewPlan decides what to write; it writes nothing. The source stays open
-// until the caller closes it, after Apply.
+// until the caller closes it, after Apply. What it says of a running member
+// that has a backend is how things are at the moment: only a plan that
+// [Prepare] made can be applied.
 func NewPlan(src *datadir.Dir, o Options) (*Plan, error) {
-	p := &Plan{Source: src, Options: o, Facts: src.Facts, Backend: BackendNone}
-	if o.Dir == "" && o.WALDir == "" {
-		return nil, errors.New("a folder to back up into is needed")
-	}
-	if err := p.checkPlaces(); err != nil {
-		return nil, err
-	}
-	p.chooseIDs()
-	if err := p.checkIdentity(); err != nil {
+	p, err := newPlan(src, o)
+	if err != nil {
 		return nil, err
 	}
 	if err := p.chooseBackend(); err != nil {
@@ -95,6 +93,19 @@ func NewPlan(src *datadir.Dir, o Options) (*Plan, error) {
 	}
 	p.warn()
 	return p, nil
+}
+
+// newPlan decides what does not depend on the backend.
+func newPlan(src *datadir.Dir, o Options) (*Plan, error) {
+	p := &Plan{Source: src, Options: o, Facts: src.Facts, Backend: BackendNone}
+	if o.Dir == "" && o.WALDir == "" {
+		return nil, errors.New("a folder to back up into is needed")
+	}
+	if err := p.checkPlaces(); err != nil {
+		return nil, err
+	}
+	p.chooseIDs()
+	return p, p.checkIdentity()
 }
 
 // checkPlaces refuses a target inside the source: the source is only read.
@@ -195,34 +206,16 @@ func (p *Plan) chooseBackend() error {
 		return nil
 	case p.Options.Backend == BackendSkip:
 		return p.skipBackend()
-	case p.stopped():
-		p.Backend = BackendCopy
-		return nil
+	case src.Unread != nil:
+		return p.Source.Live.MayChange(fmt.Errorf("etcd is writing it, and it can't be read as a file: %w", src.Unread))
 	}
-	return p.liveBackend()
+	p.Backend = BackendCopy
+	return nil
 }
 
+// stopped tells that the backend can be copied as a file.
 func (p *Plan) stopped() bool {
 	return p.Source.Live == datadir.Stopped || p.Source.Live == datadir.LiveUnknown && p.Options.AssumeStopped
-}
-
-// liveBackend can't copy: pages change while they are read.
-func (p *Plan) liveBackend() error {
-	cause := ErrLive
-	if p.Source.Live == datadir.LiveUnknown {
-		cause = ErrMaybeLive
-	}
-	why := fmt.Errorf("%s: %w, and a backend in use can't be copied as a file", p.Source.Root, cause)
-	switch src := p.Source.Backend; {
-	case p.Options.Backend == BackendRequire:
-		return why
-	case src.Unread == nil && !src.HasKeys && p.Source.Log.V3 == 0:
-		return p.skipBackend() // there is nothing in it
-	case p.Source.Facts.V2Data == "":
-		return fmt.Errorf("%w; all its data is there", why)
-	}
-	p.Warnings = append(p.Warnings, why.Error()+": the v3 data is NOT in this backup; take it through the server (lifeboat snapshot save)")
-	return p.skipBackend()
 }
 
 // skipBackend leaves the v3 data out. The log still holds v3 requests: an

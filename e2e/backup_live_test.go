@@ -3,14 +3,24 @@
 package e2e
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
+	"github.com/etcd-lifeboat/lifeboat/snapcodec"
 )
 
 // v2Write is a write that the etcd acknowledged.
@@ -193,27 +203,263 @@ func checkPrefix(t *testing.T, r release, dir string, writes map[uint64]v2Write,
 	}
 }
 
-// The backend of a running etcd can't be copied as a file. With v2 keys beside
-// it they are backed up alone, and it says so; without, it is refused.
-func TestBackupOfLiveBackend(t *testing.T) {
-	t.Parallel()
-	e := start(t, etcd34, newDataDir(t))
-	writeHistory(e)
-	dst := filepath.Join(t.TempDir(), "backup")
-	o := finish(t, lifeboatCommand("backup", "--data-dir", e.dir, "--backup-dir", dst))
-	if o.code != 1 || !strings.Contains(o.stderr, "etcd is running") || !strings.Contains(o.stderr, "snapshot save") {
-		t.Errorf("v3 data alone: exit %d\n%s", o.code, o.stderr)
+// The backup of a member that writes at full speed, while its database is
+// compacted and defragmented, boots with everything that was acknowledged
+// before, and with the very keys that the member had at that revision.
+func TestBackupLiveUnderLoad(t *testing.T) {
+	for _, r := range v3Releases {
+		t.Run(string(r), func(t *testing.T) {
+			t.Parallel()
+			e := start(t, r, newDataDir(t), "--snapshot-count", "300")
+			writeHistory(e)
+			load := startV3Load(e, 4)
+			load.keepBusy(700*time.Millisecond, func(ctx context.Context, c *clientv3.Client) error {
+				_, err := c.Defragment(ctx, e.client)
+				return err
+			})
+			time.Sleep(time.Second)
+			var other *liveBackup
+			if r.hasV2() {
+				b := backUpLive(t, load, "--for", "3.7")
+				other = &b
+			}
+			var last liveBackup
+			for range soak(t, 3) {
+				last = backUpLive(t, load)
+				last.check(t)
+			}
+			load.finish()
+			last.prove(t, r, e)
+			e.Kill()
+			if other != nil {
+				other.check(t)
+				other.prove(t, etcd37, nil)
+			}
+		})
 	}
-	mustHoldOnly(t, filepath.Dir(dst))
+}
 
-	e.v2Set("/a/b", "c")
-	s := source{dir: e.dir, v2: e.v2Dump("/").lines()}
-	o = lifeboat(t, "backup", "--data-dir", e.dir, "--backup-dir", dst)
-	if !strings.Contains(o.stderr, "the v3 data is NOT in this backup") {
-		t.Errorf("it does not say that the v3 data is left out:\n%s", o.stderr)
+// liveBackup is a backup that was taken under load.
+type liveBackup struct {
+	dir    string
+	acked  map[string]string // before it began
+	report struct {
+		Live    string
+		Log     struct{ Commit uint64 }
+		Backend struct {
+			Action          string
+			ConsistentIndex uint64 `json:"consistent_index"`
+			Revision        int64
+		}
 	}
-	s.prove(t, etcd34, dst)
-	if err := e.put("/still", "alive"); err != nil {
-		t.Errorf("the source after its backup: %v", err)
+}
+
+// backUpLive backs up an etcd while its old revisions are compacted.
+func backUpLive(t *testing.T, load *v3Load, flags ...string) liveBackup {
+	t.Helper()
+	b := liveBackup{dir: filepath.Join(t.TempDir(), "backup"), acked: load.ackedNow()}
+	ctx, cancel := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	defer func() { cancel(); group.Wait() }()
+	client, first := load.e.v3(), load.e.revision()-400
+	group.Go(func() {
+		for n := int64(0); n < 39 && ctx.Err() == nil; n++ {
+			client.Compact(ctx, first+10*n) // may be compacted already
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	args := append([]string{"backup", "--data-dir", load.e.dir, "--backup-dir", b.dir, "-o", "json"}, flags...)
+	o := lifeboat(t, args...)
+	if err := json.Unmarshal([]byte(o.stdout), &b.report); err != nil {
+		t.Fatal(err)
 	}
+	t.Logf("%s%+v", o.stderr, b.report)
+	return b
+}
+
+// revision is the newest one.
+func (e *etcd) revision() int64 {
+	e.t.Helper()
+	resp, err := e.v3().Get(callContext(e.t), "/k/1")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return resp.Header.Revision
+}
+
+// check compares the report with what was written.
+func (b liveBackup) check(t *testing.T) {
+	t.Helper()
+	lifeboat(t, "db", "check", filepath.Join(b.dir, "member/snap/db"))
+	dir, err := datadir.Inspect(t.Context(), b.dir, datadir.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	r := b.report
+	if r.Live != "running" || r.Backend.Action != "copied" || r.Backend.Revision == 0 {
+		t.Errorf("report %+v", r)
+	}
+	if dir.Backend.ConsistentIndex != r.Backend.ConsistentIndex || dir.Log.Last != r.Log.Commit || dir.Log.Last < r.Backend.ConsistentIndex {
+		t.Errorf("report %+v; the backend ends at %d, the log at %d", r, dir.Backend.ConsistentIndex, dir.Log.Last)
+	}
+}
+
+// prove boots the backup. The member that it is of, if it still runs, must have
+// had the same keys.
+func (b liveBackup) prove(t *testing.T, r release, of *etcd) {
+	t.Helper()
+	e := start(t, r, b.dir, "--force-new-cluster")
+	held := map[string]string{}
+	dump := e.v3Dump()
+	for _, p := range dump.Pairs {
+		held[string(p.Key)] = string(p.Value)
+	}
+	mustHoldValues(t, held, b.acked)
+	if newest := dump.Header.Revision; newest < b.report.Backend.Revision {
+		t.Errorf("revision %d, though the backend was at %d", newest, b.report.Backend.Revision)
+	} else if of != nil {
+		if got, want := e.hashCompacted(newest), of.hashCompacted(newest); got != want {
+			t.Errorf("hashkv %d at revision %d, the member has %d", got, newest, want)
+		}
+	}
+	e.soleMember()
+	e.checkNoAlarms()
+	takeWrites(e)
+	e.settle()
+	e.Kill()
+	e.Plain()
+	checkWrites(e)
+	e.Kill()
+}
+
+// hashCompacted is the hash at a revision of keys that are compacted up to the
+// one before: the hash of two members is the same then.
+func (e *etcd) hashCompacted(revision int64) uint32 {
+	e.t.Helper()
+	if _, err := e.v3().Compact(callContext(e.t), revision-1, clientv3.WithCompactPhysical()); err != nil {
+		e.t.Fatalf("compact up to %d: %v", revision-1, err)
+	}
+	return e.hashKV(revision)
+}
+
+// The backup of a running member holds v2 keys and v3 keys; on request the v2
+// keys alone.
+func TestBackupLiveKeepsV2Keys(t *testing.T) {
+	for _, r := range []release{etcd34, etcd35} {
+		t.Run(string(r), func(t *testing.T) {
+			t.Parallel()
+			e := start(t, r, newDataDir(t), "--snapshot-count", "50")
+			writeHistory(e)
+			e.v2Set("/a/b", "c")
+			s := source{dir: e.dir, v2: e.v2Dump("/").lines(), v3: e.v3Dump().lines(), hash: e.hashKV(0)}
+			unchanged := untouchedLive(t, e)
+			both, v2 := filepath.Join(t.TempDir(), "both"), filepath.Join(t.TempDir(), "v2")
+			o := lifeboat(t, "backup", "--data-dir", e.dir, "--backup-dir", both)
+			if !strings.Contains(o.stdout, "running") || !strings.Contains(o.stdout, "as of one commit, while etcd was running") {
+				t.Errorf("it does not say that etcd was running:\n%s", o.stdout)
+			}
+			lifeboat(t, "backup", "--data-dir", e.dir, "--backup-dir", v2, "--with-v3=false")
+			unchanged()
+			s.prove(t, r, both)
+			source{v2: s.v2}.prove(t, r, v2)
+			if err := e.put("/still", "alive"); err != nil {
+				t.Errorf("the source after its backup: %v", err)
+			}
+		})
+	}
+}
+
+// untouchedLive remembers which files an etcd has; the returned function fails
+// the test if others are there.
+func untouchedLive(t *testing.T, e *etcd) func() {
+	t.Helper()
+	names := func() string {
+		var all []string
+		for _, folder := range []string{"member", "member/snap", "member/wal"} {
+			entries, err := os.ReadDir(filepath.Join(e.dir, folder))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, entry := range entries {
+				all = append(all, entry.Name())
+			}
+		}
+		return strings.Join(all, "\n")
+	}
+	before := names()
+	return func() {
+		t.Helper()
+		if after := names(); after != before {
+			t.Errorf("the member's files were\n%s\nand are\n%s", before, after)
+		}
+	}
+}
+
+// A member that is killed and started again and again is backed up at any moment.
+func TestBackupLiveOfAMemberThatRestarts(t *testing.T) {
+	for _, r := range []release{etcd34, etcd37} {
+		t.Run(string(r), func(t *testing.T) {
+			t.Parallel()
+			e := start(t, r, newDataDir(t), "--snapshot-count", "300")
+			writeHistory(e)
+			ctx, cancel := context.WithCancel(t.Context())
+			var group sync.WaitGroup
+			defer func() { cancel(); group.Wait() }()
+			var acked atomic.Int64
+			client := e.v3()
+			group.Go(func() { writeThroughRestarts(ctx, client, &acked) })
+			group.Go(func() {
+				for n := 0; ctx.Err() == nil; n++ {
+					time.Sleep(time.Duration(150+n*37%400) * time.Millisecond)
+					e.Kill()
+					if err := e.Restart(); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+			for range soak(t, 8) {
+				time.Sleep(100 * time.Millisecond)
+				want, dir := acked.Load(), newDataDir(t)
+				o := lifeboat(t, "backup", "--data-dir", e.dir, "--backup-dir", dir)
+				t.Log(o.stderr)
+				lifeboat(t, "db", "check", filepath.Join(dir, "member/snap/db"))
+				if got := max(lastLogged(t, dir), lastCommitted(t, dir)); got < want {
+					t.Errorf("the last value is %d, though %d was acknowledged before", got, want)
+				}
+			}
+		})
+	}
+}
+
+// lastCommitted is the last number in the backend of a data dir.
+func lastCommitted(t *testing.T, path string) int64 {
+	t.Helper()
+	f, err := os.Open(filepath.Join(path, "member/snap/db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := snapcodec.OpenDB(f, info.Size(), snapcodec.DBOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last int64
+	err = db.Keys(snapcodec.Revision{}, func(r *snapcodec.KeyRecord) error {
+		kv, err := r.KeyValue()
+		if err != nil || string(kv.Key) != "/n" {
+			return err
+		}
+		last, err = strconv.ParseInt(string(kv.Value), 10, 64)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return last
 }

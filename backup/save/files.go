@@ -130,14 +130,6 @@ func (f *filesJob) complete() error {
 	return nil
 }
 
-// baseIndex is where the log starts to matter.
-func (f *filesJob) baseIndex() uint64 {
-	if f.dir.Base == nil {
-		return 0
-	}
-	return f.dir.Base.Index
-}
-
 // capture gets hold of everything. Snapshot and log are open, or the next
 // moment, so that a purge takes nothing away; a running member's backend is
 // copied before the log is read to its end, see [datadir.Dir.CopyBackend].

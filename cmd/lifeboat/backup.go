@@ -37,8 +37,11 @@ func newBackupCommand(e *env) *cobra.Command {
 		Long: `Backup copies a data dir, as 'etcdctl backup' did: the newest usable snapshot,
 the log after it, and the v3 backend if there is one. Node and cluster id are
 rewritten so that the copy can't talk to the living cluster. Entries, terms and
-indexes stay as they are. The source is only read; etcd may be running on it,
-but a backend in use can't be copied as a file.
+indexes stay as they are. The source is only read, and no lock is taken.
+
+etcd may be running on it: its backend is then copied as of one of its commits,
+and the log reaches at least as far, so that the copy holds all that this member
+acknowledged before the backup began.
 
 The copy boots with --force-new-cluster. With --for it is changed for another
 etcd version, or refused if no change can make that version boot it.`,
@@ -68,7 +71,7 @@ func (o *backupOptions) addFlags(cmd *cobra.Command) {
 	f.BoolVar(&o.keepClusterID, "keep-cluster-id", false, "keep the cluster id (default: a fresh random one)")
 	f.StringVar(&o.nodeID, "node-id", "", "node id of the copy, hex as 'member list' prints it (default: a fresh random one)")
 	f.StringVar(&o.target, "for", "", "etcd version that is to boot the copy, such as 3.5 (default: as the source)")
-	f.BoolVar(&o.withV3, "with-v3", false, "the v3 backend: =true copies it or refuses, =false leaves it out\n(default: copy it; from a running member do the v2 part alone, if there is v2 data)")
+	f.BoolVar(&o.withV3, "with-v3", false, "the v3 backend: =true copies it or refuses, =false leaves it out\n(default: copy it, if there is one)")
 	f.BoolVar(&o.assumeStopped, "assume-stopped", false, "no etcd runs on the source, though this system can't tell")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be written, and write nothing")
 	addOutputFlag(cmd, &o.output)
@@ -119,16 +122,11 @@ func (o *backupOptions) run(ctx context.Context, e *env, opts backup.Options) er
 	if path == "" {
 		path, walDir = o.walDir, ""
 	}
-	src, err := datadir.Inspect(ctx, path, datadir.Options{WALDir: walDir})
-	if err != nil {
-		return fmt.Errorf("backup: %w", err)
-	}
-	defer src.Close()
-	plan, err := backup.NewPlan(src, opts)
-	if err != nil {
-		return fmt.Errorf("backup: %w", err)
-	}
-	report, err := applyBackup(ctx, e, "backup", plan, o.dryRun)
+	var report backupReport
+	err := datadir.Retry(ctx, func() (err error) {
+		report, err = o.backUp(ctx, e, path, walDir, opts)
+		return err
+	}, func(cause error) { fmt.Fprintf(e.Stderr, "%v: trying again\n", cause) })
 	if err != nil {
 		return err
 	}
@@ -137,6 +135,36 @@ func (o *backupOptions) run(ctx context.Context, e *env, opts backup.Options) er
 	}
 	_, err = fmt.Fprint(e.Stdout, report.startHint())
 	return err
+}
+
+// backUp is one try.
+func (o *backupOptions) backUp(ctx context.Context, e *env, path, walDir string, opts backup.Options) (backupReport, error) {
+	src, err := datadir.Inspect(ctx, path, datadir.Options{WALDir: walDir})
+	if err != nil {
+		return backupReport{}, fmt.Errorf("backup: %w", err)
+	}
+	defer src.Close()
+	plan, err := o.plan(ctx, e, src, opts)
+	if err != nil {
+		return backupReport{}, fmt.Errorf("backup: %w", err)
+	}
+	defer plan.Close()
+	return applyBackup(ctx, e, "backup", plan, o.dryRun)
+}
+
+// plan decides what to write. It copies the backend of a running member, unless
+// the plan is only to be shown.
+func (o *backupOptions) plan(ctx context.Context, e *env, src *datadir.Dir, opts backup.Options) (*backup.Plan, error) {
+	if o.dryRun {
+		return backup.NewPlan(src, opts)
+	}
+	size := int64(0)
+	if src.Backend != nil {
+		size = src.Backend.Size
+	}
+	bar := newProgress(e.Stderr, "copy the backend in use", size)
+	defer bar.done()
+	return backup.Prepare(ctx, src, opts, bar.add)
 }
 
 // applyBackup carries a plan out, unless it is only to be shown.
@@ -179,7 +207,9 @@ func backupExit(err error) error {
 	case errors.Is(err, backup.ErrMaybeLive):
 		return fmt.Errorf("%w\nIf you are sure that it is stopped: --assume-stopped", err)
 	case errors.Is(err, backup.ErrLive):
-		return fmt.Errorf("%w\nStop the member, or take its v3 data through the server: lifeboat snapshot save", err)
+		return fmt.Errorf("%w\nStop the member, or back it up first: lifeboat backup --keep-cluster-id", err)
+	case errors.Is(err, snapcodec.ErrBusy), errors.Is(err, datadir.ErrChanged) && !isDamage(err):
+		return fmt.Errorf("%w\nTake its v3 data through the server (lifeboat save --endpoints URL), stop the member, or try again when it has less to do", err)
 	case errors.Is(err, atomicfile.ErrBusy):
 		return withExit(exitLocked, err)
 	case isDamage(err):

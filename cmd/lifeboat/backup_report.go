@@ -56,6 +56,8 @@ type logReport struct {
 type backendReport struct {
 	Action          backup.BackendAction `json:"action"`
 	ConsistentIndex uint64               `json:"consistent_index,omitempty"`
+	// Revision is that of a backend which was copied while etcd ran.
+	Revision int64 `json:"revision,omitempty"`
 }
 
 type refusal struct {
@@ -76,7 +78,7 @@ func newBackupReport(p *backup.Plan, result *backup.Result) backupReport {
 			FirstIndex: src.Log.First, LastIndex: src.Log.Last, Entries: int64(src.Log.Entries),
 			Commit: p.HardState().Commit, SourceCommit: src.Log.State.Commit,
 		},
-		Backend:  backendReport{Action: p.Backend, ConsistentIndex: p.Index},
+		Backend:  backendReport{Action: p.Backend, ConsistentIndex: p.Index, Revision: p.Revision},
 		Steps:    append([]datadir.Step{}, p.Steps...),
 		Boots:    []string{},
 		Refused:  []refusal{},
@@ -141,13 +143,25 @@ func (r backupReport) text() string {
 	}
 	line("log", "%s", r.Log)
 	if r.Backend.Action != backup.BackendNone {
-		line("v3 backend", "%s, consistent index %d", r.Backend.Action, r.Backend.ConsistentIndex)
+		line("v3 backend", "%s, consistent index %d%s", r.Backend.Action, r.Backend.ConsistentIndex, r.commit())
 	}
 	for _, step := range r.Steps {
 		line("changed", "%s", step)
 	}
 	r.writeBoots(line)
 	return b.String()
+}
+
+// commit is what the backend of a member that runs was copied as of.
+func (r backupReport) commit() string {
+	switch {
+	case r.Backend.Revision == 0:
+		return ""
+	case r.Live == datadir.Running.String():
+		return fmt.Sprintf(", revision %d: as of one commit, while etcd was running", r.Backend.Revision)
+	default:
+		return fmt.Sprintf(", revision %d: as of one commit, since etcd may be running", r.Backend.Revision)
+	}
 }
 
 func (l logReport) String() string {

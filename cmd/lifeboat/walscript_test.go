@@ -18,6 +18,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"fixture":  scriptFixture,
 	"flip":     scriptFlip,
 	"cut":      scriptCut,
+	"hold":     scriptHold,
 	"exitcode": scriptExitCode,
 }
 
