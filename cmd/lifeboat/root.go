@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/etcd-lifeboat/lifeboat/storage/location"
 )
 
 // The exit codes of every command.
@@ -91,6 +93,7 @@ on a dead one, and on a damaged one. It never writes into what it reads.`,
 		root.AddCommand(g.commands...)
 	}
 	root.AddCommand(newEmbeddedCommand(e), newVersionCommand(e))
+	addCompletions(root, e)
 	return root
 }
 
@@ -169,25 +172,19 @@ func nearest(cmd *cobra.Command, name string) []string {
 	return near
 }
 
-// flagHint names the flags that an unknown one may have meant.
+// flagHint names the flag that an unknown one may have meant.
 func flagHint(cmd *cobra.Command, err error) string {
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) {
 		return ""
 	}
 	name := cmp.Or(unknown.GetSpecifiedShortnames(), unknown.GetSpecifiedName())
-	if len(name) < 3 {
-		return ""
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	if near := location.Nearest(name, names); near != "" {
+		return fmt.Sprintf("\nDid you mean --%s?", near)
 	}
-	flags := &cobra.Command{} // its commands are the flags: cobra knows which are spelled alike
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		flags.AddCommand(&cobra.Command{Use: f.Name, Hidden: f.Hidden, Run: func(*cobra.Command, []string) {}})
-	})
-	near := nearest(flags, name)
-	if len(near) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("\nDid you mean --%s?", strings.Join(near, " or --"))
+	return ""
 }
 
 // usageArgs makes a wrong number of arguments a usage error.
