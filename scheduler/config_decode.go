@@ -588,7 +588,7 @@ func (d *decoder) instead(key string, keys []string) string {
 	if namesSecret(key) && slices.Contains(keys, "bucket") {
 		return ": keys to S3 do not stand in this file; they come from the environment, ~/.aws or the machine's role, as with any AWS tool"
 	}
-	if near := didYouMean(strings.ReplaceAll(key, "_", "-"), keys); near != "" {
+	if near := didYouMean(key, keys); near != "" {
 		return near
 	}
 	return "; there are " + list(keys, "and")

@@ -343,6 +343,9 @@ jobs:
     verify: {level: none}
     notify: [chat]
     ping: {fail-url-file: open, start-url-file: closed}
+    hooks:
+      before: [{command: [x], environment: {A_TOKEN: {file: open}, B_TOKEN: {file: closed}}}]
+      after: [{command: [x], environment: {A_TOKEN: {file: open}, MODE: open}}]
   often: {cluster: main, repositories: vault, schedule: "@every 10s", retention: {last: 9}, notify: [chat], lead: {elect: true}}
   alone: {cluster: main, repositories: vault, schedule: "@every 10s", retention: {last: 9}, notify: [chat]}
   pairs: {cluster: main, repositories: vault, schedule: "0,1 5 * * *", retention: {last: 9}, notify: [chat], lead: {elect: true, ttl: 1m}}
@@ -350,7 +353,7 @@ jobs:
   asked: {cluster: main, repositories: vault, schedule: on-demand, retention: {last: 9}, notify: [chat], lead: {elect: true, ttl: 1h}}
 notify:
   chat: {webhook: {url-file: closed, headers: {Authorization: {file: open}}}}
-  mail: {command: {run: [mail]}}
+  mail: {command: {run: [mail], environment: {A_TOKEN: {file: open}}}}
 http: {listen: ":8378", token-file: open}
 `, 0o666)
 	c, err := LoadConfig(filepath.Join(dir, "lifeboat.yaml"))

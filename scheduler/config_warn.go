@@ -48,6 +48,13 @@ func (c checker) secretFiles() map[string]string {
 			files[path+fileSuffix] = s.File
 		}
 	}
+	environment := func(path string, env map[string]Secret) {
+		for variable, s := range env {
+			if s.File != "" {
+				files[join(join(path, "environment"), variable)] = s.File
+			}
+		}
+	}
 	for name, r := range sorted(c.Repositories) {
 		at := join("repositories", name)
 		secret(join(at, "passphrase"), r.Passphrase)
@@ -63,10 +70,17 @@ func (c checker) secretFiles() map[string]string {
 		}
 	}
 	for name, j := range sorted(c.Jobs) {
-		if at := join("jobs", name) + ".ping."; j.Ping != nil {
-			secret(at+"url", j.Ping.URL)
-			secret(at+"start-url", j.Ping.StartURL)
-			secret(at+"fail-url", j.Ping.FailURL)
+		at := join("jobs", name)
+		if j.Ping != nil {
+			secret(at+".ping.url", j.Ping.URL)
+			secret(at+".ping.start-url", j.Ping.StartURL)
+			secret(at+".ping.fail-url", j.Ping.FailURL)
+		}
+		for i, h := range j.Hooks.Before {
+			environment(fmt.Sprintf("%s.hooks.before[%d]", at, i), h.Environment)
+		}
+		for i, h := range j.Hooks.After {
+			environment(fmt.Sprintf("%s.hooks.after[%d]", at, i), h.Environment)
 		}
 	}
 	for name, n := range sorted(c.Notify) {
@@ -77,6 +91,8 @@ func (c checker) secretFiles() map[string]string {
 					files[join(join(at, "webhook.headers"), header)] = s.File
 				}
 			}
+		} else if n.Command != nil {
+			environment(join(at, "command"), n.Command.Environment)
 		}
 	}
 	secret("http.token", c.HTTP.Token)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -22,9 +23,9 @@ clusters:
   c: {endpoints: %q}
   gone: {endpoints: "http://127.0.0.1:1", dial-timeout: 1s, command-timeout: 1s}
 jobs:
-  j: {cluster: c, repositories: r, schedule: "@every 1s", verify: {level: structure}, lead: {elect: true, ttl: 2s}}
+  j: {cluster: c, repositories: r, schedule: "@every 1s", verify: {level: structure}, lead: {elect: true, ttl: 2s}, hooks: {after: [{command: [sh, -c, %q]}]}}
   k: {cluster: gone, repositories: r, schedule: on-demand, retries: 0}
-`, url)
+`, url, fmt.Sprintf("env > %[1]s/hook.new && mv %[1]s/hook.new %[1]s/hook", dir))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -58,9 +59,29 @@ jobs:
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+	checkHook(t, filepath.Join(dir, "hook"), d.Runs("j")[0])
 	for _, rec := range d.Runs("j") {
 		if rec.Result != Succeeded {
 			t.Errorf("run %+v", rec)
+		}
+	}
+}
+
+// checkHook wants that the last hook was told of the last run.
+func checkHook(t *testing.T, file string, last RunRecord) {
+	t.Helper()
+	env, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := last.Repositories[0]
+	for _, want := range []string{
+		"LIFEBOAT_RUN=" + last.ID, "LIFEBOAT_REPOSITORY=r", "LIFEBOAT_RESULT=success", "LIFEBOAT_CAUSE=", "LIFEBOAT_BACKUP_ID=" + out.BackupID,
+		"LIFEBOAT_VERIFIED=structure", fmt.Sprint("LIFEBOAT_PLAIN_BYTES=", out.PlainBytes), fmt.Sprint("LIFEBOAT_STORED_BYTES=", out.StoredBytes),
+		fmt.Sprint("LIFEBOAT_REVISION=", out.Revision),
+	} {
+		if !strings.Contains("\n"+string(env), "\n"+want+"\n") {
+			t.Errorf("want %s of\n%s", want, env)
 		}
 	}
 }

@@ -202,7 +202,9 @@ func (s samples) repository(r RepositoryStatus, now time.Time, labels ...string)
 		s.number(metricBackupAge, now.Sub(b.Time).Seconds(), labels...)
 		s.number(metricBackupPlain, float64(b.PlainBytes), labels...)
 		s.number(metricBackupStored, float64(b.StoredBytes), labels...)
-		s.number(metricBackupRevision, float64(b.Revision), labels...)
+		if b.Revision > 0 {
+			s.number(metricBackupRevision, float64(b.Revision), labels...)
+		}
 		s.number(metricBackupDuration, b.Seconds, labels...)
 	}
 	if b := r.NewestProven; b != nil {

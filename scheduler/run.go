@@ -112,29 +112,31 @@ func (r *run) runJob(ctx context.Context) RunRecord {
 		r.fail(StageLead, CauseEndpoint, r.refuse)
 		return r.end()
 	}
-	r.guard(ctx, StageSave, func() error {
+	err := r.protect(func() error {
 		if r.kind == DrillRun {
-			return r.everywhere(ctx, r.drillIn)
+			r.everywhere(ctx, r.drillIn)
+		} else {
+			r.backup(ctx)
 		}
-		return r.backup(ctx)
+		return nil
 	})
+	if err != nil { // a panic: all else has a place of its own in the record
+		r.fail(StageSave, CauseInternal, err)
+	}
 	return r.end()
 }
 
-func (r *run) backup(ctx context.Context) error {
+func (r *run) backup(ctx context.Context) {
 	limited, cancel := context.WithTimeoutCause(ctx, r.job.Timeout, errOverrun)
 	defer cancel()
 	var told sync.WaitGroup
 	defer told.Wait()
 	told.Go(func() { r.pingStart(limited) })
 	if r.hooks(limited, StageBefore, r.job.Hooks.Before) {
-		if err := r.everywhere(limited, r.saveIn); err != nil {
-			return err
-		}
+		r.everywhere(limited, r.saveIn)
 	}
 	// What the first hooks have done is to be undone, even if time is up.
 	r.hooks(context.WithoutCancel(ctx), StageAfter, r.job.Hooks.After)
-	return nil
 }
 
 // pingStart tells the dead man's switch that a run starts.
@@ -143,7 +145,7 @@ func (r *run) pingStart(ctx context.Context) {
 	if p == nil || p.StartURL.IsZero() {
 		return
 	}
-	if err := r.out.ping(ctx, p.StartURL, p.Timeout); err != nil {
+	if err := r.protect(func() error { return r.out.ping(ctx, p.StartURL, p.Timeout) }); err != nil {
 		r.warn(fmt.Sprintf("ping of start-url: %v", err))
 	}
 }
@@ -177,7 +179,7 @@ func (r *run) hook(ctx context.Context, stage Stage, h HookConfig, env []string)
 
 // everywhere does the work in all repositories at once, so that one that hangs
 // stops none of the others.
-func (r *run) everywhere(ctx context.Context, work func(context.Context, int)) error {
+func (r *run) everywhere(ctx context.Context, work func(context.Context, int)) {
 	var group sync.WaitGroup
 	for i := range r.job.Repositories {
 		group.Go(func() {
@@ -192,7 +194,6 @@ func (r *run) everywhere(ctx context.Context, work func(context.Context, int)) e
 		})
 	}
 	group.Wait()
-	return nil
 }
 
 // saveIn makes a backup in one of the repositories, verifies it, and removes
@@ -263,13 +264,6 @@ func (r *run) protect(do func() error) (err error) {
 		}
 	}()
 	return do()
-}
-
-// guard does what has no outcome of its own.
-func (r *run) guard(ctx context.Context, stage Stage, do func() error) {
-	if err := r.protect(do); err != nil {
-		r.fail(stage, causeOf(ctx, stage, err), err)
-	}
 }
 
 // save makes the backup, unless that was done in an earlier run for the slot.
