@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -57,8 +58,13 @@ func isEmpty(ctx context.Context, store storage.Store) bool {
 	return true
 }
 
+// repoGCPercent lets the heap grow by half between collections, not to twice
+// what is in use: most of it is buffers that stay.
+const repoGCPercent = 50
+
 // store opens what the repository is in.
 func (r *repoFlag) store(ctx context.Context, e *env, o location.Options) (storage.Store, error) {
+	debug.SetGCPercent(repoGCPercent)
 	place, err := r.parse(e)
 	if err != nil {
 		return nil, withExit(exitUsage, err)

@@ -64,7 +64,7 @@ func (o *runOptions) run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	debug.SetGCPercent(saveGCPercent)
+	debug.SetGCPercent(repoGCPercent)
 	log := newLogger(e.Stderr, config.Log)
 	daemon := scheduler.New(config, scheduler.Options{Log: log, Tool: tool()})
 	if o.once != "" {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -88,10 +87,6 @@ func (o *saveOptions) addFlags(cmd *cobra.Command) {
 	addOutputFlag(cmd, &o.output)
 }
 
-// saveGCPercent lets the heap grow by half between collections, not to twice
-// what is in use: most of it is buffers that stay.
-const saveGCPercent = 50
-
 // check looks at what can be checked without the repository.
 func (o *saveOptions) check(cmd *cobra.Command, e *env) error {
 	if err := o.client.complete(cmd, e); err != nil {
@@ -115,7 +110,6 @@ func (o *saveOptions) check(cmd *cobra.Command, e *env) error {
 }
 
 func (o *saveOptions) run(ctx context.Context, e *env) error {
-	debug.SetGCPercent(saveGCPercent)
 	recipients, err := o.recipients.read()
 	if err != nil {
 		return fmt.Errorf("save: %w", err)

@@ -79,6 +79,7 @@ func TestGetFetchesAhead(t *testing.T) {
 	const parts = 10
 	shelf, o := newShelf(t, parts*minPartSize-1000)
 	o.PartSize, o.Concurrency = minPartSize, 4
+	want := o.Concurrency * lanes
 	var mu sync.Mutex
 	waiting, full := 0, make(chan struct{})
 	shelf.ask = func(r *http.Request) {
@@ -86,7 +87,7 @@ func TestGetFetchesAhead(t *testing.T) {
 			return
 		}
 		mu.Lock()
-		if waiting++; waiting == o.Concurrency {
+		if waiting++; waiting == want {
 			close(full)
 		}
 		mu.Unlock()
@@ -99,8 +100,8 @@ func TestGetFetchesAhead(t *testing.T) {
 	s := mustOpen(t, o, quick())
 	wantData(t, s, "a", shelf.data)
 	ranges, connections := shelf.gets()
-	if len(ranges) != parts || connections > o.Concurrency+1 {
-		t.Errorf("it took %d requests over %d connections, want %d over %d: %q", len(ranges), connections, parts, o.Concurrency+1, ranges)
+	if requests := 1 + lanes*(parts-1); len(ranges) != requests || connections > want+1 {
+		t.Errorf("it took %d requests over %d connections, want %d over %d: %q", len(ranges), connections, requests, want+1, ranges)
 	}
 	if n := len(s.buffers.slots) + len(s.buffers.reads); n != 0 || s.buffers.free != nil {
 		t.Errorf("buffers are left: %d", n)
@@ -215,7 +216,7 @@ func TestGetIsStopped(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for range defaultConcurrency {
+			for range defaultConcurrency * lanes {
 				<-asked
 			}
 			began := time.Now()

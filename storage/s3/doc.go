@@ -33,9 +33,9 @@
 // A CRC-32C goes with each request that has a body, and one of the whole object
 // with the end of a multipart upload; the server compares them. What Get reads
 // as a whole, over however many connections, is compared with the checksum that
-// the server keeps. For a server
-// that knows none set AWS_REQUEST_CHECKSUM_CALCULATION=when_required, which is
-// the SDK's own variable.
+// the server keeps. For a server that knows none set
+// AWS_REQUEST_CHECKSUM_CALCULATION=when_required, which is the SDK's own
+// variable.
 //
 // # Versions and locks
 //

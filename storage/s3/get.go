@@ -14,8 +14,9 @@ import (
 // Get implements [storage.Store]. When a connection breaks off, it goes on
 // reading where it was, unless the object has been replaced meanwhile.
 //
-// Of what is longer than two parts it fetches as many parts ahead, side by side,
-// as there are free buffers; without one it reads on over one connection.
+// Of what is longer than two parts it fetches as many parts ahead, side by side
+// and each over several connections, as there are free buffers; without one it
+// reads on over one connection.
 func (s *Store) Get(ctx context.Context, key string, r storage.Range) (io.ReadCloser, error) {
 	if err := storage.CheckKey(key); err != nil {
 		return nil, s.fail(ctx, opGet, key, err)
@@ -81,11 +82,9 @@ func (g *reader) fetch() {
 
 // follow is the next piece that nobody reads yet.
 func (g *reader) follow() *stream {
-	next := *g.first
-	next.body, next.sum, next.idle, next.err = nil, nil, 0, nil
-	next.at, next.end = g.next, min(g.next+g.first.s.o.PartSize, g.end)
-	g.next = next.end
-	return &next
+	at := g.next
+	g.next = min(at+g.first.s.o.PartSize, g.end)
+	return g.first.of(at, g.next)
 }
 
 // Read implements [io.Reader].
@@ -155,13 +154,18 @@ type fetched struct {
 	err   error
 }
 
+// lanes is how many connections fill a buffer: what is lost to the time that
+// each answer takes is less than what one more connection brings.
+const lanes = 2
+
 func fetch(from *stream, buf []byte) *fetched {
 	f := &fetched{from: from, buf: buf, ready: make(chan struct{})}
 	go func() {
 		defer close(f.ready)
-		defer from.Close()
-		n, err := io.ReadFull(from, buf[:from.end-from.at])
-		f.rest, f.err = buf[:n], err
+		piece := buf[:from.end-from.at]
+		if f.err = from.readAll(piece, int(from.s.o.PartSize/lanes)); f.err == nil {
+			f.rest = piece
+		}
 	}()
 	return f
 }

@@ -8,12 +8,14 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
+	"golang.org/x/sync/errgroup"
 )
 
 // stream reads a range of an object, over as many connections as it takes one
@@ -29,6 +31,26 @@ type stream struct {
 	sum  *checksum // of the whole object, if that is read
 	idle int       // tries since the last byte
 	err  error     // that every Read returns from now on
+}
+
+// of reads a range of the same version.
+func (g *stream) of(at, end int64) *stream {
+	return &stream{ctx: g.ctx, s: g.s, key: g.key, etag: g.etag, at: at, end: end}
+}
+
+// readAll reads all of the range, in lanes of that size side by side.
+func (g *stream) readAll(to []byte, size int) error {
+	var all errgroup.Group
+	at := g.at
+	for part := range slices.Chunk(to, size) {
+		lane := g.of(at, at+int64(len(part)))
+		at = lane.end
+		all.Go(func() error {
+			_, err := io.ReadFull(lane, part)
+			return errors.Join(err, lane.Close())
+		})
+	}
+	return all.Wait()
 }
 
 // open asks for the bytes from at on.
