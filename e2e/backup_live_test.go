@@ -239,6 +239,27 @@ func TestBackupLiveUnderLoad(t *testing.T) {
 	}
 }
 
+// One member's backup holds what it acknowledged, though it asked the others.
+func TestBackupLiveOfOneOfThree(t *testing.T) {
+	for _, r := range []release{etcd35, etcd37} {
+		t.Run(string(r), func(t *testing.T) {
+			t.Parallel()
+			members := startCluster(t, r, 3, "--snapshot-count", "300")
+			e := members[1]
+			writeHistory(e)
+			load := startV3Load(e, 4)
+			time.Sleep(time.Second)
+			var last liveBackup
+			for range soak(t, 2) {
+				last = backUpLive(t, load)
+				last.check(t)
+			}
+			load.finish()
+			last.prove(t, r, e)
+		})
+	}
+}
+
 // liveBackup is a backup that was taken under load.
 type liveBackup struct {
 	dir    string
