@@ -42,6 +42,9 @@ func (r *Repository) Find(ctx context.Context, sel Selector) (b *Backup, why str
 	if err != nil {
 		return nil, "", fmt.Errorf("find %s in %s: %w", sel, r.store, err)
 	}
+	if len(b.Unread) > 0 {
+		why += "; " + unread + ": " + b.Unread[0].Key
+	}
 	return b, why, nil
 }
 
@@ -128,10 +131,13 @@ func (sel Selector) reject(b *Backup, now time.Time) string {
 	if b.Pruned != nil && now.Sub(b.Pruned.Time) < markLife {
 		return "it is being removed"
 	}
-	if sel.ID == LatestVerified && b.Proven(Digest) == nil {
-		return "not verified"
+	switch {
+	case sel.ID != LatestVerified || b.Proven(Digest) != nil:
+		return ""
+	case len(b.Unread) > 0:
+		return unread
 	}
-	return ""
+	return "not verified"
 }
 
 func (sel Selector) whyNewest(b *Backup) string {

@@ -125,3 +125,42 @@ func TestFindPassesOverWhatIsBeingRemoved(t *testing.T) {
 		}
 	}
 }
+
+// A proof that can't be read may have found damage: one since the last that
+// passed takes that back, and an older one does not. Either is told, and hides
+// nothing.
+func TestFindTellsOfAProofThatCannotBeRead(t *testing.T) {
+	for when, proven := range map[string]bool{"2026-01-31T00:00:00Z": true, "2026-02-01T00:00:00Z": false, "2026-02-02T00:00:00Z": false} {
+		repo, store := newRepository(t)
+		b := mustSave(t, repo, "prod", contents{"db": []byte("data")}, DraftOptions{})
+		if err := repo.AddProof(t.Context(), b, Proof{Time: clockAt("2026-02-01T00:00:00Z")(), Level: Boot, Result: ResultPassed}); err != nil {
+			t.Fatal(err)
+		}
+		key := b.key(proofDir + newID(clockAt(when)()) + ".json")
+		place(t, store, key, "{")
+
+		l, err := repo.List(t.Context(), "prod")
+		if err != nil || len(l.Backups) != 1 || len(l.Damaged) != 1 || l.Damaged[0].Key != key {
+			t.Fatalf("%s: listed %+v, %v", when, l, err)
+		}
+		if got := l.Backups[0]; (got.Proven(Digest) != nil) != proven || len(got.Unread) != 1 || len(got.Proofs) != 1 {
+			t.Errorf("%s: it is proven by %+v, want %v", when, got.Proven(Digest), proven)
+		}
+		for _, id := range []string{Latest, b.ID()} {
+			if _, why, err := repo.Find(t.Context(), Selector{ID: id}); err != nil || !strings.Contains(why, "a proof of it can't be read: "+key) {
+				t.Errorf("%s: %s is found because %q, %v", when, id, why, err)
+			}
+		}
+		_, why, err := repo.Find(t.Context(), Selector{ID: LatestVerified})
+		if told := why + errorText(err); (err == nil) != proven || !strings.Contains(told, "a proof of it can't be read") {
+			t.Errorf("%s: the newest verified: %q", when, told)
+		}
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

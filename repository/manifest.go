@@ -137,6 +137,7 @@ type PruneMark struct {
 type Backup struct {
 	Manifest Manifest
 	Proofs   []Proof    // oldest first
+	Unread   []Damaged  // proofs that can't be read: each may be the one that found damage
 	Hold     *Hold      // set too if there is a hold that can't be read
 	Pruned   *PruneMark // set too if there is a mark that can't be read
 	// Damaged is what the listing found wrong: parts that are gone or have

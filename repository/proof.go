@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -74,18 +75,29 @@ type Check struct {
 }
 
 // Proven returns the newest proof that passed at level or above. It is nil if
-// there is none, or if a proof since then found damage at any level.
+// there is none, or if a proof since then found damage at any level or can't be
+// read.
 func (b *Backup) Proven(level Level) *Proof {
 	for i := len(b.Proofs) - 1; i >= 0; i-- {
 		p := &b.Proofs[i]
-		if p.Result == ResultDamaged {
+		switch {
+		case p.Result == ResultDamaged, b.unreadSince(p.Time):
 			return nil
-		}
-		if p.Result == ResultPassed && p.Level.Includes(level) {
+		case p.Result == ResultPassed && p.Level.Includes(level):
 			return p
 		}
 	}
 	return nil
+}
+
+// unreadSince tells whether there is a proof that can't be read and was not
+// begun before t, by the second that its name tells.
+func (b *Backup) unreadSince(t time.Time) bool {
+	return slices.ContainsFunc(b.Unread, func(d Damaged) bool {
+		name := strings.TrimSuffix(strings.TrimPrefix(d.Key, b.key(proofDir)), ".json")
+		began, err := idBegan(name)
+		return err != nil || !began.Before(t.Truncate(time.Second))
+	})
 }
 
 // AddProof writes a proof beside the backup and adds it to b.Proofs. Format,

@@ -79,31 +79,20 @@ func (p *PrunePlan) Remove() []*Backup {
 	return all
 }
 
-// errUnread says that a proof may be of damage.
-var errUnread = errors.New("a proof of it can't be read")
-
 // decide is what the policy says. A proof that can't be read may be the one that
-// found damage, so that a backup with one counts as damaged, or the one that
-// passed, so that it stays.
+// passed, so that its backup stays.
 func decide(p Policy, l *Listing, now time.Time) []Decision {
-	unread := make(map[*Backup]string)
-	for _, b := range l.Backups {
-		for _, bad := range l.Damaged {
-			if strings.HasPrefix(bad.Key, b.key(proofDir)) {
-				b.Damaged = append(b.Damaged, fmt.Errorf("%w: %w", errUnread, bad.Err))
-				unread[b] = bad.Key
-			}
-		}
-	}
 	decisions := p.Decide(l.Backups, now)
 	for i := range decisions {
 		d := &decisions[i]
-		key, is := unread[d.Backup]
-		switch {
-		case is && d.Keep:
-			d.Reasons = append(d.Reasons, "a proof can't be read: "+key)
-		case is:
-			d.Keep, d.Reasons = true, []string{"a proof can't be read: " + key}
+		if len(d.Backup.Unread) == 0 {
+			continue
+		}
+		why := "a proof can't be read: " + d.Backup.Unread[0].Key
+		if d.Keep {
+			d.Reasons = append(d.Reasons, why)
+		} else {
+			d.Keep, d.Reasons = true, []string{why}
 		}
 	}
 	return decisions

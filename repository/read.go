@@ -90,9 +90,12 @@ func (fr *folderReader) readProofs(ctx context.Context) error {
 		}
 		if err == nil {
 			fr.backup.Proofs = append(fr.backup.Proofs, p)
-		} else if err := fr.note(ctx, key, err); err != nil {
+			continue
+		}
+		if err := fr.note(ctx, key, err); err != nil {
 			return err
 		}
+		fr.backup.Unread = append(fr.backup.Unread, fr.damaged[len(fr.damaged)-1])
 	}
 	sortProofs(fr.backup.Proofs)
 	return nil

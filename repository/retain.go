@@ -111,9 +111,9 @@ func (r rule) limit() string {
 //
 // Whatever the rules, it keeps the newest backup, the newest that is proven at
 // each level, those on hold, and those dated after now. Backups that were
-// found damaged, and those that a prune has marked, don't take the place of
-// others: the rules count as if they weren't there, and keep them beside if
-// they would if all were well.
+// found damaged or have a proof that can't be read, and those that a prune has
+// marked, don't take the place of others: the rules count as if they weren't
+// there, and keep them beside if they would if all were well.
 func (p Policy) Decide(backups []*Backup, now time.Time) []Decision {
 	reasons := make(map[*Backup][]string, len(backups))
 	for _, cluster := range byCluster(backups) {
@@ -172,7 +172,7 @@ func (p Policy) decideCluster(backups []*Backup, now time.Time, reasons map[*Bac
 // and then each that is marked with those of its kind. Backups come newest
 // first.
 func (p Policy) decideAmong(backups []*Backup, now time.Time, keep keeper) {
-	damaged := func(b *Backup) bool { return damage(b) != "" }
+	damaged := func(b *Backup) bool { return suspicion(b) != "" }
 	marked := func(b *Backup) bool { return b.Pruned != nil }
 	p.applyRules(without(backups, damaged, marked), now, keep)
 	p.applyRules(without(backups, marked), now, keep.only(func(b *Backup) bool { return damaged(b) }))
@@ -264,23 +264,29 @@ func (h *Hold) why() string {
 // doubt says why a backup does not count in place of others.
 func doubt(b *Backup) string {
 	if b.Pruned == nil {
-		return damage(b)
+		return suspicion(b)
 	}
-	if why := damage(b); why != "" {
+	if why := suspicion(b); why != "" {
 		return "a prune has marked it, and " + why
 	}
 	return "a prune has marked it"
 }
 
+// suspicion says what is or may be wrong with a backup, or nothing.
+func suspicion(b *Backup) string {
+	if why := damage(b); why != "" || len(b.Unread) == 0 {
+		return why
+	}
+	return unread
+}
+
+// unread is what is to say of a backup with a proof that may be of damage.
+const unread = "a proof of it can't be read"
+
 // damage says what is wrong with a backup, or nothing.
 func damage(b *Backup) string {
-	for _, err := range b.Damaged {
-		if !errors.Is(err, errUnread) {
-			return "parts of it are missing or cut"
-		}
-	}
 	if len(b.Damaged) > 0 {
-		return errUnread.Error()
+		return "parts of it are missing or cut"
 	}
 	if p := damageFound(b); p != nil {
 		return "found damaged on " + p.Time.UTC().Format(time.DateOnly)

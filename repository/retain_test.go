@@ -178,7 +178,7 @@ func TestDecideDoubts(t *testing.T) {
 			"+ newest, but found damaged on 2026-11-19; newest proven by digest, but found damaged on 2026-11-19; last 1 of 1, but found damaged on 2026-11-19"},
 		{"parts gone", func(b *Backup) { b.Damaged = []error{errors.New("gone")} },
 			"+ newest, but parts of it are missing or cut; last 1 of 1, but parts of it are missing or cut"},
-		{"a proof unread", func(b *Backup) { b.Damaged = []error{fmt.Errorf("%w: cut", errUnread)} },
+		{"a proof unread", func(b *Backup) { b.Unread = []Damaged{{Key: "proof"}} },
 			"+ newest, but a proof of it can't be read; last 1 of 1, but a proof of it can't be read"},
 		{"marked by a prune", func(b *Backup) { b.Pruned = &PruneMark{} },
 			"+ newest, but a prune has marked it; last 1 of 1, but a prune has marked it"},

@@ -177,14 +177,17 @@ func keyCount(m repository.Manifest) string {
 	return strconv.FormatInt(*m.Keys, 10)
 }
 
-// verified says what the last proof found.
+// verified says what the last proof found, if it can be read.
 func verified(b *repository.Backup, now time.Time) string {
 	if len(b.Proofs) == 0 {
 		return "never"
 	}
 	p := b.Proofs[len(b.Proofs)-1]
-	if p.Result != repository.ResultPassed {
+	switch {
+	case p.Result != repository.ResultPassed:
 		return fmt.Sprintf("%s (%s, %s ago)", strings.ToUpper(string(p.Result)), p.Level, ago(p.Time, now))
+	case b.Proven(p.Level) == nil:
+		return "UNKNOWN"
 	}
 	for _, level := range []repository.Level{repository.Boot, repository.Structure} {
 		if best := b.Proven(level); best != nil {
@@ -200,6 +203,9 @@ func remarks(b *repository.Backup) []string {
 	var notes []string
 	if len(b.Damaged) > 0 {
 		notes = append(notes, "DAMAGED")
+	}
+	if len(b.Unread) > 0 {
+		notes = append(notes, "PROOF UNREADABLE")
 	}
 	if b.Manifest.Encryption != "" {
 		notes = append(notes, "encrypted")
