@@ -191,7 +191,7 @@ func s3Hangs(d *watchedDaemon) fault {
 	}
 }
 
-// diskFull leaves room for a part of a backup.
+// diskFull leaves room for the file that is saved along, and a part of the rest.
 func diskFull(d *watchedDaemon) fault {
 	disk := smallDisk(d.t, 16<<20)
 	d.repo = filepath.Join(disk, "repo")

@@ -103,6 +103,7 @@ clusters:
       key: %s
     dial-timeout: 3s
     command-timeout: 3s
+    include: [lifeboat.yaml]
 jobs:
   nightly:
     cluster: prod
