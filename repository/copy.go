@@ -23,7 +23,9 @@ var ErrTaken = errors.New("another backup has this id there")
 // something of the other place.
 //
 // A backup that is there already is a success, and [ErrTaken] if it is another
-// one. A copy that died is resumed: parts that are there whole are read and
+// one. If parts of it are gone or cut there, it is mended: as one is that a copy
+// left which died right after its manifest, when a prune had just removed the
+// parts of another copy. A copy that died is resumed: parts that are there whole are read and
 // kept, but for the smallest, which is always put again. A copy fails with
 // [ErrTooLong] after [MaxSave], to be resumed, and with [ErrPruning] if the
 // target is removing the same backup.
@@ -69,10 +71,28 @@ func (c *copying) run(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return err
-	case there:
-		return c.confirm(ctx)
+	case !there:
+		return c.finish(ctx, sealed)
 	}
-	return c.finish(ctx, sealed)
+	if err := c.confirm(ctx); !isDamage(err) {
+		return err
+	}
+	return c.mend(ctx)
+}
+
+// mend puts the parts that the target's backup lacks. As with any other, a
+// removal that meets it is seen at its end.
+func (c *copying) mend(ctx context.Context) error {
+	f, err := c.to.folder(ctx, c.b.key(""))
+	if err != nil {
+		return err
+	}
+	for _, p := range c.b.Manifest.Parts {
+		if err := c.resumePart(ctx, p, f); err != nil {
+			return err
+		}
+	}
+	return c.confirm(ctx)
 }
 
 // finish commits what was copied, and takes it back if it is not whole.

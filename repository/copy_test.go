@@ -125,14 +125,6 @@ func TestCopyRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, func(err error) bool { return errors.Is(err, ErrPruning) }},
-		{"what is there lacks a part", func(t *testing.T, c copyScene) {
-			if err := Copy(t.Context(), c.from, c.to, c.backup, nil); err != nil {
-				t.Fatal(err)
-			}
-			if err := c.target.Delete(t.Context(), c.backup.key(c.backup.Manifest.Parts[1].Object)); err != nil {
-				t.Fatal(err)
-			}
-		}, isDamage},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -178,6 +170,33 @@ func TestCopyResumes(t *testing.T) {
 			}
 			if err := Copy(t.Context(), c.from, &Repository{store: target, head: c.to.head}, c.backup, nil); err != nil {
 				t.Fatal(err)
+			}
+			checkCopy(t, c.source, target, c.backup)
+		}
+	})
+}
+
+// TestCopyMends has the target hold a manifest, and not all of its parts.
+func TestCopyMends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCopyScene(t)
+		if err := Copy(t.Context(), c.from, c.to, c.backup, nil); err != nil {
+			t.Fatal(err)
+		}
+		parts := c.backup.Manifest.Parts
+		for name, lost := range map[string][]Part{"one": parts[1:2], "all": parts} {
+			target := cloneMemory(t, c.target)
+			to := &Repository{store: target, head: c.to.head}
+			for _, p := range lost {
+				if err := target.Delete(t.Context(), c.backup.key(p.Object)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if len(lost) < len(parts) {
+				spoil(t, target, c.backup.key(parts[0].Object), func(b []byte) []byte { return b[:len(b)/2] })
+			}
+			if err := Copy(t.Context(), c.from, to, c.backup, nil); err != nil {
+				t.Errorf("%s lost: %v", name, err)
 			}
 			checkCopy(t, c.source, target, c.backup)
 		}

@@ -492,17 +492,52 @@ func TestCommitACopyWhilePruning(t *testing.T) {
 				if end.errs["prune"] != nil {
 					t.Errorf("prune: %v", end.errs["prune"])
 				}
-				// A copy that dies with the manifest put, after a prune that ended, can't be helped.
+				// A copy that dies with the manifest put, after a prune that ended, leaves it without parts.
 				removed := lastStep(end, func(s step) bool {
 					return s.actor == "prune" && s.method == "Delete" && strings.HasSuffix(s.key, sealedSuffix)
 				})
 				came := lastStep(end, func(s step) bool { return s.method == "Put" && s.key == c.backup.key(manifestName) })
-				if !errors.Is(end.errs["copy"], storagetest.ErrCrashed) || came < removed {
-					checkWhole(t, end.store)
+				if errors.Is(end.errs["copy"], storagetest.ErrCrashed) && came >= removed {
+					c.copyLater(t, end)
 				}
+				checkWhole(t, end.store)
 			},
 		}.play(t)
 	})
+}
+
+// TestMendWhilePruning has a prune remove a backup that a copy is mending, and
+// die.
+func TestMendWhilePruning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCopyScene(t)
+		if err := Copy(t.Context(), c.from, c.to, c.backup, nil); err != nil {
+			t.Fatal(err)
+		}
+		lost := c.backup.key(c.backup.Manifest.Parts[1].Object)
+		if err := c.target.Delete(t.Context(), lost); err != nil {
+			t.Fatal(err)
+		}
+		scene{
+			store: c.target, actors: []actor{remover("prune", planned(t, c.to, Policy{Last: 1})), c.copier("copy")}, switches: 2, mortal: "prune",
+			check: func(t *testing.T, end ending) {
+				if end.errs["copy"] == nil && !errors.Is(end.errs["prune"], storagetest.ErrCrashed) {
+					checkWhole(t, end.store)
+				}
+				c.copyLater(t, end)
+				checkWhole(t, end.store)
+			},
+		}.play(t)
+	})
+}
+
+// copyLater copies again once marks of the dead bind nobody.
+func (c copyScene) copyLater(t *testing.T, end ending) {
+	t.Helper()
+	time.Sleep(markLife)
+	if err := c.copier("").do(t.Context(), end.store); err != nil {
+		t.Errorf("copied again: %v", err)
+	}
 }
 
 // TestCopyAndHoldWhileTwoPrune has one prune end, the backup copied again, and
