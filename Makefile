@@ -1,7 +1,7 @@
 # `make demo` and `make test` need nothing but Go.
 GO ?= go
 STATICCHECK = $(GO) tool -modfile=tools/go.mod staticcheck
-E2E_TIMEOUT ?= 20m
+E2E_TIMEOUT ?= 40m
 SOAK ?= 10
 
 .PHONY: build demo test check e2e soak fuzz bench clean
@@ -22,7 +22,7 @@ check:
 	$(GO) vet -tags e2e ./...
 	GOOS=darwin $(GO) vet ./cmd/lifeboat ./internal/... ./backup/... ./restore ./forensic ./repository ./scheduler ./storage/... ./walcodec ./snapcodec
 	$(STATICCHECK) -tags e2e ./...
-	$(GO) test -race ./...
+	$(GO) test -race -short -timeout 30m ./...
 
 # Against real etcd servers: 3.4 from the distribution, 2.3 and 3.5 to 3.7 built here.
 e2e:
