@@ -254,6 +254,9 @@ func (o *checkOptions) checkEndpoints(ctx context.Context, e *env, c *checks) {
 			return "", err
 		}
 		size, err := live.Begin(ctx, cfg, choice.Address)
+		if live.Denied(err) {
+			err = fmt.Errorf("etcd sends a snapshot to a user with the role root only (--user): %w", err)
+		}
 		return fmt.Sprintf("a snapshot can be taken from %s (etcd %s, %s): %s", choice.Address, choice.Version, formatBytes(size), choice.Why), err
 	})
 }

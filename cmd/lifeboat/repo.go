@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -22,6 +23,9 @@ type repoFlag struct {
 }
 
 const repoVariable = "LIFEBOAT_REPO"
+
+// patience is how long somebody at a terminal waits for a store without a word.
+const patience = 10 * time.Second
 
 func (r *repoFlag) addFlag(cmd *cobra.Command) {
 	cmd.Flags().SortFlags = false
@@ -69,6 +73,8 @@ func (r *repoFlag) store(ctx context.Context, e *env, o location.Options) (stora
 	if err != nil {
 		return nil, withExit(exitUsage, err)
 	}
+	slow := time.AfterFunc(patience, func() { fmt.Fprintf(e.Stderr, "waiting for %s to answer\n", place) })
+	defer slow.Stop()
 	return place.Open(ctx, o)
 }
 
