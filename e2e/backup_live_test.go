@@ -260,6 +260,38 @@ func TestBackupLiveOfOneOfThree(t *testing.T) {
 	}
 }
 
+// What was copied of a running member can seed one that was added to its cluster.
+func TestBackupLiveSeedsAMember(t *testing.T) {
+	for _, r := range []release{etcd34, etcd37} {
+		t.Run(string(r), func(t *testing.T) {
+			t.Parallel()
+			members := startCluster(t, r, 3)
+			writeHistory(members[0])
+			joining := newMembers(t, r, 1, nil)[0]
+			id := fmt.Sprintf("%x", addMember(members[0], joining.peer))
+			joining.name, joining.dir = "m4", newDataDir(t)
+			joining.cluster = members[0].cluster + ",m4=" + joining.peer
+			joining.flags = []string{"--initial-cluster-state", "existing"}
+			persist(t, "a read through m3, which knows m4 then", func() error {
+				_, err := members[2].v3().Get(callContext(t), "/k/1")
+				return err
+			})
+			load := startPuts(members[0])
+			dir := newDataDir(t)
+			lifeboat(t, "backup", "--data-dir", members[2].dir, "--backup-dir", dir, "--keep-cluster-id")
+			lifeboat(t, "member", "seed", "--from", dir, "--node-id", id, "--data-dir", joining.dir)
+			if err := joining.Restart(); err != nil {
+				t.Fatal(err)
+			}
+			load.stop(t)
+			sameState(t, members[0], joining)
+			if err := joining.put("/seeded", "writes"); err != nil {
+				t.Errorf("a write through the new member: %v", err)
+			}
+		})
+	}
+}
+
 // liveBackup is a backup that was taken under load.
 type liveBackup struct {
 	dir    string

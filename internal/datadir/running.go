@@ -54,7 +54,7 @@ func (d *Dir) readOn(ctx context.Context, copied *os.File) error {
 	path := d.Backend.Path
 	var err error
 	if d.Backend, err = readBackendFile(copied, path); err != nil {
-		return fmt.Errorf("copy of %s: %w", path, err)
+		return fmt.Errorf("the copied backend: %w", err)
 	}
 	d.Copied = true
 	report, scan, err := d.verify(ctx, d.baseIndex(), d.Backend)
