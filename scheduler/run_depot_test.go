@@ -14,7 +14,7 @@ import (
 // depotIn is a repository in a store, as a job has it that saves a few bytes.
 func depotIn(t *testing.T, store storage.Store, cfg *Config, job string) *smallDepot {
 	t.Helper()
-	repo, err := repository.OpenOrInit(t.Context(), store, repository.InitOptions{})
+	repo, err := repository.OpenOrInit(t.Context(), toldStore{store}, repository.InitOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
