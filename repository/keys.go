@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -162,31 +163,37 @@ func (r *Recipients) addPassphrase(p Secret) error {
 }
 
 // oneAtATime keeps several parts from deriving keys from a passphrase at once:
-// each takes much memory for a moment.
+// each takes much memory for a moment, which goes back to the system before the
+// next one does.
 type oneAtATime struct {
 	mu        sync.Mutex
 	recipient *age.ScryptRecipient
 	identity  *age.ScryptIdentity
 }
 
+func (o *oneAtATime) lock() (unlock func()) {
+	o.mu.Lock()
+	return func() {
+		debug.FreeOSMemory()
+		o.mu.Unlock()
+	}
+}
+
 // Wrap implements age.Recipient.
 func (o *oneAtATime) Wrap(fileKey []byte) ([]*age.Stanza, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	defer o.lock()()
 	return o.recipient.Wrap(fileKey)
 }
 
 // WrapWithLabels implements age.RecipientWithLabels.
 func (o *oneAtATime) WrapWithLabels(fileKey []byte) ([]*age.Stanza, []string, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	defer o.lock()()
 	return o.recipient.WrapWithLabels(fileKey)
 }
 
 // Unwrap implements age.Identity.
 func (o *oneAtATime) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	defer o.lock()()
 	return o.identity.Unwrap(stanzas)
 }
 
