@@ -104,6 +104,9 @@ func (s *shell) withClient(do func(context.Context, *clientv3.Client) ([]*mvccpb
 const (
 	demoKeys  = 1000
 	demoLease = 24 * time.Hour
+
+	settleTimeout = 30 * time.Second
+	settlePoll    = 50 * time.Millisecond
 )
 
 // fillV3 writes keys, and reads what is there then.
@@ -136,7 +139,28 @@ func fillV3(ctx context.Context, c *clientv3.Client) ([]*mvccpb.KeyValue, error)
 	if _, err := c.Compact(ctx, changed.Header.Revision-20); err != nil {
 		return nil, err
 	}
+	if err := settled(ctx, c); err != nil {
+		return nil, err
+	}
 	return readV3(ctx, c)
+}
+
+// settled waits until etcd has noted its storage version, which a new one does
+// some time after it listens: what is saved before counts as an older etcd's.
+func settled(ctx context.Context, c *clientv3.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	for {
+		status, err := c.Status(ctx, c.Endpoints()[0])
+		if err != nil || status.StorageVersion != "" {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("etcd has noted no storage version: %w", ctx.Err())
+		case <-time.After(settlePoll):
+		}
+	}
 }
 
 func readV3(ctx context.Context, c *clientv3.Client) ([]*mvccpb.KeyValue, error) {
