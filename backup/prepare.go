@@ -24,7 +24,7 @@ func Prepare(ctx context.Context, src *datadir.Dir, o Options, progress func(int
 	if err != nil {
 		return nil, err
 	}
-	if !draft.CopiesRunning() {
+	if !draft.copiesRunning() {
 		return NewPlan(src, o)
 	}
 	staged, revision, err := draft.stage(ctx, progress)
@@ -39,8 +39,8 @@ func Prepare(ctx context.Context, src *datadir.Dir, o Options, progress func(int
 	return p, nil
 }
 
-// CopiesRunning tells whether the backend is that of a member which runs, or may.
-func (p *Plan) CopiesRunning() bool {
+// copiesRunning tells whether the backend is that of a member which runs, or may.
+func (p *Plan) copiesRunning() bool {
 	return !p.logAlone() && p.Source.Backend != nil && p.Options.Backend != BackendSkip && !p.stopped()
 }
 

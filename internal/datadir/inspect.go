@@ -30,7 +30,6 @@ type Dir struct {
 	Log       Log
 	Torn      error // matches walcodec.ErrTorn if the last write was cut short
 	Backend   *Backend
-	Copied    bool                 // Backend is a copy that [Dir.CopyBackend] made
 	Members   snapcodec.Membership // as of the base; empty without one
 	Started   map[uint64]string    // names of the members that have run, by id, as of the commit index
 	Removed   map[uint64]bool      // members that may never come back
@@ -39,6 +38,7 @@ type Dir struct {
 
 	segments   *segments
 	base       *os.File // nil without one
+	copied     bool     // Backend is a copy that CopyBackend made
 	log        *walcodec.Log
 	report     *walcodec.Report
 	end        walcodec.Position // of the log, as it was inspected
@@ -291,7 +291,7 @@ func (d *Dir) sumUp(r *walcodec.Report, s *scan) error {
 // drop every write up to its index. A live one may be, by what came in meanwhile.
 func (d *Dir) checkBackend() error {
 	last := max(d.Log.Last, d.baseIndex())
-	if d.Backend == nil || d.Live == Running && !d.Copied {
+	if d.Backend == nil || d.Live == Running && !d.copied {
 		return nil
 	}
 	if d.Backend.ConsistentIndex <= last {

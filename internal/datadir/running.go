@@ -56,7 +56,7 @@ func (d *Dir) readOn(ctx context.Context, copied *os.File) error {
 	if d.Backend, err = readBackendFile(copied, path); err != nil {
 		return fmt.Errorf("the copied backend: %w", err)
 	}
-	d.Copied = true
+	d.copied = true
 	report, scan, err := d.verify(ctx, d.baseIndex(), d.Backend)
 	if err != nil {
 		return err
@@ -81,7 +81,7 @@ func (d *Dir) forgetUnfinished(r *walcodec.Report) {
 // checkCopied refuses a copy that is older than the base, as one is that was
 // taken before the member put the backend from its leader in its place.
 func (d *Dir) checkCopied() error {
-	if !d.Copied || d.Backend.ConsistentIndex >= d.baseIndex() {
+	if !d.copied || d.Backend.ConsistentIndex >= d.baseIndex() {
 		return nil
 	}
 	return fmt.Errorf("%s: it has applied up to index %d, and %s starts at %d",

@@ -111,7 +111,7 @@ func TestCopyBackendTellsTheSame(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, want := tell(d), tell(want); got != want || !d.Copied {
+			if got, want := tell(d), tell(want); got != want || !d.copied {
 				t.Errorf("with a copy\n%s, without\n%s", got, want)
 			}
 			if b, err := readBackendFile(dst, "copy"); err != nil || b.ConsistentIndex != want.Backend.ConsistentIndex {
