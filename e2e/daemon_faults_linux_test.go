@@ -155,9 +155,7 @@ func clientExpired(d *watchedDaemon) fault {
 		strike: func() { d.certs.issue("client", past()) },
 		mend:   func() { d.certs.issue("client", soon()) },
 		stage:  scheduler.StageSave, cause: scheduler.CauseEndpoint,
-		// In TLS 1.3 a client is done before its certificate is looked at. Whether
-		// it then hears why, or finds the connection broken, is chance.
-		reason: []string{d.endpoint},
+		reason: []string{d.endpoint, "the client's certificate has expired"},
 	}
 }
 

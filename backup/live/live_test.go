@@ -257,7 +257,7 @@ func TestPickTellsWhyNothingConnects(t *testing.T) {
 	l.Close()
 	address := l.Addr().String()
 	_, err = Pick(t.Context(), config(address), 200*time.Millisecond)
-	if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), address) || !strings.Contains(err.Error(), "connection refused") {
+	if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), address) || !strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), "rpc error") {
 		t.Errorf("error %v, want why %s is not reached", err, address)
 	}
 }

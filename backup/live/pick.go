@@ -3,8 +3,10 @@ package live
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -80,7 +82,7 @@ func ask(ctx context.Context, cfg clientv3.Config, address string, timeout time.
 	// Not by client.Status, which drops why nothing connects when time is over.
 	st, err := pb.NewMaintenanceClient(client.ActiveConnection()).Status(ctx, &pb.StatusRequest{}, grpc.WaitForReady(true))
 	if err != nil {
-		e.Err = rpctypes.Error(err)
+		e.Err = overdue(cfg, rpctypes.Error(err))
 		return e
 	}
 	id := st.Header.GetMemberId()
@@ -89,6 +91,20 @@ func ask(ctx context.Context, cfg clientv3.Config, address string, timeout time.
 		Leader: st.Leader == id, Learner: st.IsLearner, hasLeader: st.Leader != 0,
 		Applied: appliedIndex(st), DBSize: st.DbSize,
 	}
+}
+
+// overdue adds to an error that the client's certificate is out of date: of the
+// server's refusal, which comes late in TLS 1.3, often no more is seen than a
+// broken pipe.
+func overdue(cfg clientv3.Config, err error) error {
+	if cfg.TLS == nil || cfg.TLS.GetClientCertificate == nil {
+		return err
+	}
+	cert, unread := cfg.TLS.GetClientCertificate(&tls.CertificateRequestInfo{})
+	if unread != nil || cert.Leaf == nil || time.Now().Before(cert.Leaf.NotAfter) {
+		return err
+	}
+	return fmt.Errorf("the client's certificate has expired on %s: %w", cert.Leaf.NotAfter.Format(time.RFC3339), err)
 }
 
 // appliedIndex is the applied index, which servers before 3.4 don't tell.
@@ -180,11 +196,14 @@ func rank(e Endpoint) int {
 	return 0
 }
 
+// aroundCause is what gRPC says around why no connection comes about.
+var aroundCause = regexp.MustCompile(`^(.*)rpc error: code = \w+ desc = latest balancer error: connection error: desc = "transport: (?:Error while dialing: )?(.*)"$`)
+
 // unfit says why a snapshot should not come from e, empty if it may.
 func (e Endpoint) unfit(newest uint64) string {
 	switch {
 	case e.Err != nil:
-		return e.Err.Error()
+		return aroundCause.ReplaceAllString(e.Err.Error(), "$1$2")
 	case e.Learner:
 		return "it is a learner"
 	case !e.hasLeader:
