@@ -168,6 +168,25 @@ func TestGetOfDamage(t *testing.T) {
 	}
 }
 
+// TestGetOfDamageAfterABreak flips a bit of what a second connection brings,
+// whose own answer has no checksum.
+func TestGetOfDamageAfterABreak(t *testing.T) {
+	s, m, _ := behind(t, s3server.Options{})
+	if err := put(s, "a", noise(1000), storage.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	breakOff := cutGets(1, 100)
+	m.set(nil, func(resp *http.Response) error {
+		if isGet(resp.Request) && resp.StatusCode == http.StatusPartialContent {
+			resp.Body = &flipped{resp.Body, 500}
+		}
+		return breakOff(resp)
+	})
+	if _, err := read(s, "a", storage.Range{}); err == nil || !strings.Contains(err.Error(), "checksum did not match") {
+		t.Errorf("read: %v, want its checksum to miss", err)
+	}
+}
+
 // TestGetOfOtherBytes has a server answer with bytes that were not asked for.
 func TestGetOfOtherBytes(t *testing.T) {
 	for name, answer := range map[string]func(http.ResponseWriter){
