@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -152,15 +153,20 @@ func settled(ctx context.Context, c *clientv3.Client) error {
 	defer cancel()
 	for {
 		status, err := c.Status(ctx, c.Endpoints()[0])
-		if err != nil || status.StorageVersion != "" {
+		if err != nil || release(status.StorageVersion) == release(status.Version) {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("etcd has noted no storage version: %w", ctx.Err())
+			return fmt.Errorf("etcd %s keeps storage version %s: %w", status.Version, status.StorageVersion, ctx.Err())
 		case <-time.After(settlePoll):
 		}
 	}
+}
+
+// release is a version without its patch.
+func release(version string) string {
+	return version[:max(strings.LastIndex(version, "."), 0)]
 }
 
 func readV3(ctx context.Context, c *clientv3.Client) ([]*mvccpb.KeyValue, error) {
