@@ -402,7 +402,7 @@ func TestDaemonDrill(t *testing.T) {
 // Retention over a year, with the real repository: what is left is what the
 // rules say, counted by hand.
 func TestDaemonRetentionYear(t *testing.T) {
-	notUnderRace(t)
+	long(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		store := storagetest.NewMemoryAt(time.Now)

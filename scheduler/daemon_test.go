@@ -211,7 +211,7 @@ var daemonYear = yearJobs[:4]
 // The real loop lives through the year that the pure one did: the same jobs, the
 // same downtimes, the same runs.
 func TestDaemonYear(t *testing.T) {
-	notUnderRace(t)
+	long(t)
 	var text strings.Builder
 	text.WriteString(head + "jobs:\n")
 	for i, job := range daemonYear {

@@ -50,12 +50,12 @@ type outcome struct {
 	missed, skipped, caughtUp int64
 }
 
-// notUnderRace leaves a long test to a run without the race detector, which
-// takes minutes for it and sees nothing that shorter ones don't show.
-func notUnderRace(t *testing.T) {
+// long leaves a test to runs that are not short: it takes minutes under the race
+// detector, which sees nothing in it that shorter ones don't show.
+func long(t *testing.T) {
 	t.Helper()
-	if raceDetector {
-		t.Skip("a year takes minutes under the race detector")
+	if testing.Short() {
+		t.Skip("it goes through a year")
 	}
 }
 
@@ -63,7 +63,7 @@ func notUnderRace(t *testing.T) {
 // restarted, with runs that take longer than there is time, through all changes
 // of the clock.
 func TestYear(t *testing.T) {
-	notUnderRace(t)
+	long(t)
 	var all []outcome
 	synctest.Test(t, func(t *testing.T) { all = simulate(t) })
 	for i, job := range yearJobs {
