@@ -214,7 +214,7 @@ func storeExit(err error) error {
 		return fmt.Errorf("%w\nGive --recipient, or --plaintext if that is what you want", err)
 	}
 	if errors.Is(err, live.ErrUnreachable) {
-		return withExit(exitUnreachable, err)
+		return withExit(exitUnreachable, connectionHint(err))
 	}
 	return repoExit(err)
 }

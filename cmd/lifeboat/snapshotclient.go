@@ -123,3 +123,23 @@ func askPassword(e *env, user string) (string, error) {
 	fmt.Fprintln(e.Stderr)
 	return string(password), err
 }
+
+// connectionHints say what helps against what TLS and gRPC say; they have no
+// errors to tell them by, only words.
+var connectionHints = []struct{ words, hint string }{
+	{"certificate signed by unknown authority", "Give the servers' authority with --cacert"},
+	{"certificate required", "The server wants a client certificate: --cert and --key"},
+	{"error reading server preface: EOF", "If the server speaks TLS: https://… in --endpoints"},
+	{"handshake failed: EOF", "If the server speaks no TLS: http://… in --endpoints"},
+	{"does not look like a TLS handshake", "If the server speaks no TLS: http://… in --endpoints"},
+}
+
+// connectionHint adds what may help where no connection came about.
+func connectionHint(err error) error {
+	for _, h := range connectionHints {
+		if strings.Contains(err.Error(), h.words) {
+			return fmt.Errorf("%w\n%s", err, h.hint)
+		}
+	}
+	return err
+}

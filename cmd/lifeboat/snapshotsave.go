@@ -161,7 +161,7 @@ func (o *snapshotSaveOptions) try(ctx context.Context, e *env, cfg clientv3.Conf
 func saveExit(err error) error {
 	var stall *live.StallError
 	if errors.Is(err, live.ErrUnreachable) || errors.As(err, &stall) {
-		return withExit(exitUnreachable, err)
+		return withExit(exitUnreachable, connectionHint(err))
 	}
 	return backupExit(err)
 }
