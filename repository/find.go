@@ -198,13 +198,16 @@ func (l *Listing) whatThereIs() string {
 		return ": there is none at all"
 	}
 	first, last := l.Backups[0], l.Backups[len(l.Backups)-1]
+	if first == last {
+		return ": there is only " + first.ID()
+	}
 	return fmt.Sprintf(": there are %d, from %s to %s", len(l.Backups), first.ID(), last.ID())
 }
 
 // findByID finds the one backup whose id begins with sel.ID.
 func (r *Repository) findByID(ctx context.Context, sel Selector) (*Backup, string, error) {
 	if !idPrefixPattern.MatchString(sel.ID) {
-		return nil, "", fmt.Errorf("%w: an id is YYYYMMDDThhmmssZ-xxxxxx", ErrNotExist)
+		return nil, "", fmt.Errorf("%w: want latest, latest-verified or an id, YYYYMMDDThhmmssZ-xxxxxx", ErrNotExist)
 	}
 	l, err := r.scan(ctx, sel.Cluster, sel.ID)
 	if err != nil {

@@ -55,10 +55,10 @@ func TestFind(t *testing.T) {
 		"prefix of two":       {Selector{ID: "20260102"}, nil, ambiguous, b2.ID() + " of prod; 20260102T000001Z-"},
 		"prefix of all":       {Selector{ID: "2"}, nil, ambiguous, "and 1 more"},
 		"prefix of none":      {Selector{ID: "2027"}, nil, nothing, "there are 6, from "},
-		"no id":               {Selector{ID: "yesterday"}, nil, nothing, "an id is YYYYMMDDThhmmssZ-xxxxxx"},
+		"no id":               {Selector{ID: "yesterday"}, nil, nothing, "or an id, YYYYMMDDThhmmssZ-xxxxxx"},
 		"id, too late":        {Selector{ID: b2.ID(), Before: clockAt("2026-01-01T00:00:00Z")()}, nil, nothing, "was finished 2026-01-02T00:00:00Z"},
 		"id, other label":     {Selector{ID: b1.ID(), Labels: map[string]string{"x": "y"}}, nil, nothing, "map[from:cron]"},
-		"id, wrong cluster":   {Selector{ID: b1.ID(), Cluster: "test"}, nil, nothing, "there are 1, from "},
+		"id, wrong cluster":   {Selector{ID: b1.ID(), Cluster: "test"}, nil, nothing, "there is only "},
 		"a cluster that isnt": {Selector{Cluster: "a/b"}, nil, nil, `cluster name "a/b"`},
 	} {
 		t.Run(name, func(t *testing.T) {

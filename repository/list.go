@@ -97,6 +97,9 @@ func (r *Repository) noCluster(ctx context.Context, cluster string) error {
 	there := "none is there"
 	if len(names) > 0 {
 		there = "there are " + strings.Join(names, ", ")
+		if len(names) == 1 {
+			there = "there is " + names[0]
+		}
 	}
 	return fmt.Errorf("%s: cluster %s: %w: %s", r.store, cluster, ErrNotExist, there)
 }

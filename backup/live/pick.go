@@ -24,6 +24,10 @@ import (
 // ErrUnreachable is matched by the error when no endpoint answers.
 var ErrUnreachable = errors.New("no endpoint answers")
 
+// ErrMixed is matched by the error for endpoints of several clusters: another
+// try does not change that.
+var ErrMixed = errors.New("the endpoints belong to different clusters")
+
 // maxLag is how many entries a member may have yet to apply and still count as
 // caught up. Under load some are always on their way.
 const maxLag = 1000
@@ -167,7 +171,7 @@ func sameCluster(all []Endpoint) error {
 		case first.Address == "":
 			first = e
 		case e.ClusterID != first.ClusterID:
-			return fmt.Errorf("the endpoints belong to different clusters: %s to %x, %s to %x",
+			return fmt.Errorf("%w: %s to %x, %s to %x", ErrMixed,
 				first.Address, first.ClusterID, e.Address, e.ClusterID)
 		}
 	}
@@ -256,7 +260,7 @@ func codeOf(err error) codes.Code {
 // rootRefusals are what servers say to a user who may not take a snapshot. 3.4
 // sends its own errors to a stream as they are, without a code
 // (etcdserver/api/v3rpc/maintenance.go).
-var rootRefusals = []string{"permission denied", "user name is empty"}
+var rootRefusals = []string{"permission denied", "user name is empty", "user name not found"}
 
 // needsRoot tells whether a snapshot was refused for want of the role root.
 func needsRoot(err error) bool {

@@ -95,7 +95,7 @@ func (l *liveJob) stream(ctx context.Context, choice *live.Choice) (snapcodec.Im
 		if !errors.As(err, &source) {
 			return image, err
 		}
-		if try == l.o.Tries || live.Denied(err) {
+		if try == l.o.Tries || live.Denied(err) || errors.Is(err, live.ErrMixed) {
 			return image, source
 		}
 		l.warn("%v: trying again (%d of %d)", source, try, l.o.Tries-1)

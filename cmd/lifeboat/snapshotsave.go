@@ -140,7 +140,7 @@ func worthRetry(ctx context.Context, err error) bool {
 	if ctx.Err() != nil || errors.As(err, &write) {
 		return false
 	}
-	return !live.Denied(err)
+	return !live.Denied(err) && !errors.Is(err, live.ErrMixed)
 }
 
 func (o *snapshotSaveOptions) try(ctx context.Context, e *env, cfg clientv3.Config, w io.Writer) (live.Result, error) {

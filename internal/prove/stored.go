@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
+	"github.com/etcd-lifeboat/lifeboat/internal/server/v3engine"
 	"github.com/etcd-lifeboat/lifeboat/repository"
 	"github.com/etcd-lifeboat/lifeboat/snapcodec"
 )
@@ -84,10 +85,13 @@ func (s *stored) verify(ctx context.Context) error {
 // digests reads everything that is stored.
 func (s *stored) digests(ctx context.Context, f *finding) error {
 	_, size := s.backup.Size()
-	f.detail = fmt.Sprintf("%s, %d bytes, SHA-256 as in the manifest", count(len(s.backup.Manifest.Parts), "part"), size)
+	f.detail = fmt.Sprintf("%s, %d bytes", count(len(s.backup.Manifest.Parts), "part"), size)
 	damage, err := s.repo.CheckDigests(ctx, s.backup, s.progress)
 	for _, d := range damage {
 		f.problem(d)
+	}
+	if len(damage) == 0 && err == nil {
+		f.detail += ", SHA-256 as in the manifest"
 	}
 	return err
 }
@@ -152,7 +156,7 @@ func (s *stored) manifest(dir string, f *finding) error {
 		return err
 	}
 	m, got := s.backup.Manifest, s.found
-	f.detail = fmt.Sprintf("revision %d, compacted to %d, hashKV %d, %s", got.revision, max(got.compact, 0), got.hash, count(int(got.keys), "key"))
+	f.detail = fmt.Sprintf("revision %d, %s, hashKV %d, %s", got.revision, v3engine.Compacted(got.compact), got.hash, count(int(got.keys), "key"))
 	differ := func(what string, got, want int64) {
 		if got != want {
 			f.problem(fmt.Errorf("%s %d, the manifest says %d", what, got, want))

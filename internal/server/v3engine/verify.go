@@ -151,8 +151,8 @@ func (v *Verification) contents(f *Finding) error {
 		return nil
 	}
 	v.want, err = figuresOf(b.DB)
-	f.Detail = fmt.Sprintf("%d entries; revision %d, compacted at %d, %d keys, hashKV %d",
-		report.Entries, v.want.revision, v.want.compact, v.want.keys, v.want.hash)
+	f.Detail = fmt.Sprintf("%d entries; revision %d, %s, %d keys, hashKV %d",
+		report.Entries, v.want.revision, Compacted(v.want.compact), v.want.keys, v.want.hash)
 	return err
 }
 
@@ -343,7 +343,7 @@ func (v *Verification) revision(f *Finding) error {
 			v.want.revision, p.requests, between(low, high))
 	}
 	lowest, highest := v.want.compact, max(v.want.compact, p.compacted)
-	f.Detail += fmt.Sprintf(", compacted at %d", v.got.compact)
+	f.Detail += ", " + Compacted(v.got.compact)
 	if v.got.compact < lowest || v.got.compact > highest {
 		f.problem("compacted at revision %d, want %s", v.got.compact, between(lowest, highest))
 	}
@@ -478,4 +478,12 @@ func (v *Verification) records(f *Finding) error {
 	f.Problems = append(f.Problems, c.problems...)
 	f.Detail = strings.TrimPrefix(f.Detail+"; after the boot "+c.String(), "; ")
 	return nil
+}
+
+// Compacted says up to where history is gone; etcd keeps -1 for nowhere.
+func Compacted(revision int64) string {
+	if revision <= 0 {
+		return "never compacted"
+	}
+	return fmt.Sprintf("compacted at %d", revision)
 }
