@@ -247,14 +247,41 @@ func endingWith(ctx context.Context, sys atomicfile.System) atomicfile.System {
 	return sys
 }
 
+// CheckTargets tells beforehand whether a restore would refuse the targets for
+// what they hold, and changes nothing. The error wraps [atomicfile.ErrExists]
+// where that is so.
+func CheckTargets(targets []Target, o Options) error {
+	options := atomicfile.Options{Among: o.Among, Replace: o.Replace}
+	for _, t := range targets {
+		if err := atomicfile.CheckDir(t.Dir, dataOptions(options)); err != nil {
+			return err
+		}
+		inside, err := below(t.Dir, t.WALDir)
+		if err != nil {
+			return err
+		}
+		if t.WALDir == "" || inside != "" {
+			continue
+		}
+		if err := atomicfile.CheckDir(t.WALDir, atomicfile.Options{Replace: o.Replace}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dataOptions are those of a data dir.
+func dataOptions(o atomicfile.Options) atomicfile.Options {
+	o.Entry = "member"
+	return o
+}
+
 func (d *dirs) open(t Target, o atomicfile.Options) error {
-	data := o
-	data.Entry = "member"
-	o.Among = false
 	var err error
-	if d.data, err = atomicfile.CreateDir(t.Dir, data); err != nil {
+	if d.data, err = atomicfile.CreateDir(t.Dir, dataOptions(o)); err != nil {
 		return err
 	}
+	o.Among = false
 	if t.WALDir != "" {
 		if err := d.placeLog(t, o); err != nil {
 			return err

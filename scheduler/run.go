@@ -107,7 +107,11 @@ func (rec RunRecord) clone() RunRecord {
 // goes wrong is in the record. This is the one way that anything is run,
 // whoever asked for it.
 func (r *run) runJob(ctx context.Context) RunRecord {
-	r.log.Info("run starts", "reason", string(r.reason), "slot", r.slot)
+	log := r.log
+	if !r.slot.IsZero() {
+		log = log.With("slot", r.slot)
+	}
+	log.Info("run starts", "reason", string(r.reason))
 	if r.refuse != nil {
 		r.fail(StageLead, CauseEndpoint, r.refuse)
 		return r.end()
@@ -503,7 +507,11 @@ func (r *run) end() RunRecord {
 	r.mu.Lock()
 	r.record = rec
 	r.mu.Unlock()
-	r.log.Info("run ended", "result", string(rec.Result), "seconds", rec.Seconds(), "cause", string(rec.Cause))
+	log := r.log
+	if rec.Cause != "" {
+		log = log.With("cause", string(rec.Cause))
+	}
+	log.Info("run ended", "result", string(rec.Result), "seconds", rec.Seconds())
 	return rec.clone()
 }
 

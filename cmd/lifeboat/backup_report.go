@@ -29,6 +29,8 @@ type backupReport struct {
 	Boots     []string        `json:"boots"`
 	Refused   []refusal       `json:"refused"`
 	Warnings  []string        `json:"warnings"`
+
+	unpacked bool // from a repository
 }
 
 type changedID struct {
@@ -122,11 +124,11 @@ func printBackup(e *env, format outputFlag, r backupReport) error {
 
 func (r backupReport) text() string {
 	var b strings.Builder
-	verb := "Backed up"
-	if !r.Written {
-		verb = "Would back up"
+	verb := map[bool]string{true: "Backed up", false: "Would back up"}
+	if r.unpacked {
+		verb = map[bool]string{true: "Restored", false: "Would restore"}
 	}
-	fmt.Fprintf(&b, "%s %s (etcd %s, %s)\n", verb, r.Source, r.Etcd, r.Live)
+	fmt.Fprintf(&b, "%s %s (etcd %s, %s)\n", verb[r.Written], r.Source, r.Etcd, r.Live)
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "  %-11s %s\n", name, fmt.Sprintf(format, args...))
 	}

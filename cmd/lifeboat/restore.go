@@ -90,7 +90,7 @@ The drop-in for etcdutl is 'lifeboat snapshot restore'.`,
 		if o.source == "" {
 			return withExit(exitUsage, errors.New("what is to be restored? Give a snapshot, a backup, a data dir, or --repo"))
 		}
-		if o.keepClusterID || o.nodeID != "" {
+		if o.seeds() {
 			return o.seed(cmd, e)
 		}
 		if err := o.restoreCluster(cmd, e); err != nil {
@@ -107,7 +107,15 @@ func (o *restoreOptions) restoreCluster(cmd *cobra.Command, e *env) error {
 	if err != nil {
 		return withExit(exitUsage, err)
 	}
-	return o.run(cmd.Context(), e, opts)
+	return orReplace(o.run(cmd.Context(), e, opts))
+}
+
+// orReplace says what to do about a target that is there.
+func orReplace(err error) error {
+	if errors.Is(err, atomicfile.ErrExists) {
+		return fmt.Errorf("%w\nGive another one, or --replace: what is there is kept beside the new one then", err)
+	}
+	return err
 }
 
 func (o *restoreOptions) addFlags(cmd *cobra.Command) {
@@ -177,13 +185,8 @@ func (o *restoreOptions) parse() (restorePlan, error) {
 
 // seed makes the data dir of a member of the living cluster.
 func (o *restoreOptions) seed(cmd *cobra.Command, e *env) error {
-	if !o.keepClusterID || o.nodeID == "" {
-		return withExit(exitUsage, errors.New("--keep-cluster-id and --node-id go together: the ids of a new cluster follow from --initial-cluster and its token"))
-	}
-	for _, flag := range []string{"name", "initial-cluster", "initial-cluster-token", "bump-revision", "for", "replace", "owner"} {
-		if cmd.Flags().Changed(flag) {
-			return withExit(exitUsage, fmt.Errorf("--%s is for a new cluster, --keep-cluster-id for a member of the living one", flag))
-		}
+	if err := o.checkSeed(cmd); err != nil {
+		return err
 	}
 	if info, err := os.Stat(o.source); err == nil && !info.IsDir() {
 		return withExit(exitUsage, fmt.Errorf("%s: a snapshot does not hold the cluster's id: --keep-cluster-id takes a data dir, or a backup that kept it", o.source))
@@ -197,6 +200,22 @@ func (o *restoreOptions) seed(cmd *cobra.Command, e *env) error {
 		return withExit(exitUsage, err)
 	}
 	return backupExit(seed.run(cmd.Context(), e, id))
+}
+
+// seeds tells whether the target is a member of the living cluster.
+func (o *restoreOptions) seeds() bool { return o.keepClusterID || o.nodeID != "" }
+
+// checkSeed looks at the flags that go with a member of the living cluster.
+func (o *restoreOptions) checkSeed(cmd *cobra.Command) error {
+	if !o.keepClusterID || o.nodeID == "" {
+		return withExit(exitUsage, errors.New("--keep-cluster-id and --node-id go together: the ids of a new cluster follow from --initial-cluster and its token"))
+	}
+	for _, flag := range []string{"name", "initial-cluster", "initial-cluster-token", "bump-revision", "for", "replace", "owner"} {
+		if cmd.Flags().Changed(flag) {
+			return withExit(exitUsage, fmt.Errorf("--%s is for a new cluster, --keep-cluster-id for a member of the living one", flag))
+		}
+	}
+	return nil
 }
 
 // parseOwner reads USER[:GROUP], names or numbers; empty is nobody's wish. A
@@ -302,7 +321,9 @@ func (o *restoreOptions) run(ctx context.Context, e *env, p restorePlan) error {
 		report.Source = o.shown
 	}
 	if o.dryRun {
-		o.warnOccupied(e, plan)
+		if err := restore.CheckTargets(p.targets, p.Options); err != nil {
+			fmt.Fprintf(e.Stderr, "warning: it would be refused: %v\n", orReplace(err))
+		}
 		return printRestore(e, o.output, report)
 	}
 	bar := newProgress(e.Stderr, "restore", plan.Size())
@@ -313,17 +334,6 @@ func (o *restoreOptions) run(ctx context.Context, e *env, p restorePlan) error {
 	}
 	report.done(result)
 	return printRestore(e, o.output, report)
-}
-
-// warnOccupied says what would be refused.
-func (o *restoreOptions) warnOccupied(e *env, plan *restore.Plan) {
-	for _, t := range plan.Targets {
-		for _, dir := range []string{filepath.Join(t.Dir, "member"), t.WALDir} {
-			if dir != "" && !o.replace && occupied(dir) {
-				fmt.Fprintf(e.Stderr, "warning: %s is not empty: it would be refused without --replace\n", dir)
-			}
-		}
-	}
 }
 
 // decideBump settles --bump-revision auto, and collects what there is to warn of.

@@ -14,6 +14,7 @@ import (
 	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
 	"github.com/etcd-lifeboat/lifeboat/internal/datadir"
 	"github.com/etcd-lifeboat/lifeboat/repository"
+	"github.com/etcd-lifeboat/lifeboat/restore"
 )
 
 // restoreRepoOptions are the flags of restore that are for a repository.
@@ -68,12 +69,47 @@ func (o *restoreOptions) runRepo(cmd *cobra.Command, e *env) error {
 		return err
 	}
 	fmt.Fprintf(e.Stderr, "restoring %s, %s old: %s\n", b.ID(), ago(b.Manifest.Started, time.Now()), why)
+	o.shown = fmt.Sprintf("%s of %s in %s", b.ID(), b.Cluster(), repo)
+	if err := o.checkUnpack(cmd, b); err != nil {
+		return err
+	}
 	tmp, err := atomicfile.NewTempDir(o.scratchDir(), "restore")
 	if err != nil {
 		return err
 	}
-	o.shown = fmt.Sprintf("%s of %s in %s", b.ID(), b.Cluster(), repo)
 	return errors.Join(o.restoreStored(cmd, e, b, stored{repo: repo, ids: ids, dir: tmp.Path}), tmp.Remove())
+}
+
+// checkUnpack refuses what is not worth unpacking a backup for.
+func (o *restoreOptions) checkUnpack(cmd *cobra.Command, b *repository.Backup) error {
+	if dir := o.stored.includeDir; dir != "" {
+		if err := atomicfile.CheckDir(dir, atomicfile.Options{}); err != nil {
+			return fmt.Errorf("--include-dir: %w", err)
+		}
+	}
+	one := []restore.Target{{Dir: absolute(o.dataDir), WALDir: absolute(o.walDir)}}
+	switch {
+	case o.seeds():
+		return errors.Join(o.checkSeed(cmd), o.checkFree(one, restore.Options{}))
+	case b.Manifest.V2:
+		return errors.Join(o.checkV2(cmd), o.checkFree(one, restore.Options{}))
+	}
+	plan, err := o.parse()
+	if err != nil {
+		return withExit(exitUsage, err)
+	}
+	if err := o.checkTargets(&plan); err != nil {
+		return err
+	}
+	return orReplace(o.checkFree(plan.targets, plan.Options))
+}
+
+// checkFree looks for what is in the way, if anything is to be written.
+func (o *restoreOptions) checkFree(targets []restore.Target, opts restore.Options) error {
+	if o.dryRun {
+		return nil
+	}
+	return restore.CheckTargets(targets, opts)
 }
 
 // scratchDir is on the file system that the target will be on.
@@ -125,7 +161,7 @@ const liveDB = "db"
 // restoreUnpacked restores what the scratch dir holds, as the data asks for it.
 func (o *restoreOptions) restoreUnpacked(cmd *cobra.Command, e *env, b *repository.Backup) error {
 	switch {
-	case o.keepClusterID || o.nodeID != "":
+	case o.seeds():
 		return o.seed(cmd, e)
 	case b.Manifest.V2:
 		return o.restoreV2(cmd, e)
@@ -133,13 +169,21 @@ func (o *restoreOptions) restoreUnpacked(cmd *cobra.Command, e *env, b *reposito
 	return o.restoreCluster(cmd, e)
 }
 
-// restoreV2 makes a data dir that keeps v2 data: that of one member, as
-// 'backup' does.
-func (o *restoreOptions) restoreV2(cmd *cobra.Command, e *env) error {
+// checkV2 looks at the flags that go with v2 data.
+func (o *restoreOptions) checkV2(cmd *cobra.Command) error {
 	for _, flag := range []string{"name", "initial-cluster", "initial-cluster-token", "bump-revision", "replace", "owner"} {
 		if cmd.Flags().Changed(flag) {
 			return withExit(exitUsage, fmt.Errorf("%s holds v2 data: restore makes the data dir of one member, to which others are added then; it takes no --%s", o.shown, flag))
 		}
+	}
+	return nil
+}
+
+// restoreV2 makes a data dir that keeps v2 data: that of one member, as
+// 'backup' does.
+func (o *restoreOptions) restoreV2(cmd *cobra.Command, e *env) error {
+	if err := o.checkV2(cmd); err != nil {
+		return err
 	}
 	opts := backup.Options{Dir: absolute(o.dataDir), WALDir: absolute(o.walDir), AssumeStopped: true}
 	if o.target != "" {
@@ -161,7 +205,7 @@ func (o *restoreOptions) restoreV2(cmd *cobra.Command, e *env) error {
 	if err != nil {
 		return err
 	}
-	report.Source = o.shown
+	report.Source, report.unpacked = o.shown, true
 	if err := printBackup(e, o.output, report); err != nil || o.output == outputJSON {
 		return err
 	}
@@ -187,5 +231,9 @@ func (s stored) includes(ctx context.Context, e *env, b *repository.Backup, targ
 	if err := s.unpack(ctx, e, b, dir.Path(), repository.RoleInclude); err != nil {
 		return err
 	}
-	return dir.Commit()
+	if err := dir.Commit(); err != nil {
+		return err
+	}
+	fmt.Fprintf(e.Stderr, "The files that were saved along are in %s\n", target)
+	return nil
 }

@@ -56,6 +56,30 @@ type Dir struct {
 // first removes what earlier runs for this target left behind. The error
 // wraps [ErrExists] or [ErrBusy] where those apply.
 func CreateDir(target string, o Options) (*Dir, error) {
+	d, err := newDir(target, o)
+	if err == nil {
+		err = d.open()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", target, err)
+	}
+	return d, nil
+}
+
+// CheckDir tells beforehand whether [CreateDir] would refuse target for what it
+// holds, and changes nothing.
+func CheckDir(target string, o Options) error {
+	d, err := newDir(target, o)
+	if err == nil {
+		err = d.check()
+	}
+	if err != nil {
+		return fmt.Errorf("create %s: %w", target, err)
+	}
+	return nil
+}
+
+func newDir(target string, o Options) (*Dir, error) {
 	abs, err := filepath.Abs(target)
 	if err != nil {
 		return nil, err
@@ -63,28 +87,26 @@ func CreateDir(target string, o Options) (*Dir, error) {
 	if real, err := filepath.EvalSymlinks(abs); err == nil {
 		abs = real
 	}
-	d := &Dir{target: abs, opts: o}
-	if err := d.open(); err != nil {
-		return nil, fmt.Errorf("create %s: %w", target, err)
+	return &Dir{target: abs, opts: o}, nil
+}
+
+func (d *Dir) check() error {
+	if _, err := d.locate(); err != nil {
+		return err
 	}
-	return d, nil
+	if _, err := os.Lstat(filepath.Join(d.final(), pendingName)); err == nil {
+		return nil // removeOrphan will look into it
+	}
+	return d.checkEmpty()
 }
 
 func (d *Dir) open() error {
-	parent := filepath.Dir(d.target)
-	if err := os.MkdirAll(parent, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(d.target), 0o700); err != nil {
 		return err
 	}
-	mounted, err := isMountPoint(d.target)
+	hidden, err := d.locate()
 	if err != nil {
 		return err
-	}
-	if mounted && d.opts.Entry == "" {
-		return errors.New("it is a mount point: name a folder inside it")
-	}
-	hidden := filepath.Join(parent, "."+filepath.Base(d.target))
-	if mounted || d.opts.Among && d.opts.Replace == "" && occupied(d.target) {
-		d.inside, hidden = true, d.target+"/"
 	}
 	d.stage = hidden + stageSuffix
 	if d.lock, err = acquire(hidden + lockSuffix); err != nil {
@@ -95,6 +117,22 @@ func (d *Dir) open() error {
 		return err
 	}
 	return nil
+}
+
+// locate decides where target is staged: the path without a suffix.
+func (d *Dir) locate() (hidden string, err error) {
+	mounted, err := isMountPoint(d.target)
+	if err != nil {
+		return "", err
+	}
+	if mounted && d.opts.Entry == "" {
+		return "", errors.New("it is a mount point: name a folder inside it")
+	}
+	if mounted || d.opts.Among && d.opts.Replace == "" && occupied(d.target) {
+		d.inside = true
+		return d.target + "/", nil
+	}
+	return filepath.Join(filepath.Dir(d.target), "."+filepath.Base(d.target)), nil
 }
 
 // prepare checks the target and makes an empty staging directory; the lock is held.

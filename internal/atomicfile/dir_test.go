@@ -350,3 +350,42 @@ func TestAmongOthers(t *testing.T) {
 		wantTree(t, root, "note")
 	}
 }
+
+// CheckDir says what CreateDir would, and leaves nothing.
+func TestCheckDir(t *testing.T) {
+	root := t.TempDir()
+	full := filepath.Join(root, "full", "member")
+	if err := os.MkdirAll(full, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		target string
+		opts   Options
+		want   error
+	}{
+		"absent":         {"a/b", Options{}, nil},
+		"full":           {"full", Options{}, ErrExists},
+		"among others":   {"full", Options{Among: true, Entry: "other"}, nil},
+		"the entry":      {"full", Options{Among: true, Entry: "member"}, ErrExists},
+		"to be replaced": {"full", Options{Replace: ".old"}, nil},
+	} {
+		if err := CheckDir(filepath.Join(root, test.target), test.opts); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
+	}
+	wantTree(t, root, "full", "full/member")
+}
+
+func TestCheckDirLetsAnOrphanBeRemoved(t *testing.T) {
+	root := t.TempDir()
+	orphan := filepath.Join(root, "a")
+	if err := os.Mkdir(orphan, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(orphan, pendingName), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckDir(orphan, Options{}); err != nil {
+		t.Error(err)
+	}
+}
