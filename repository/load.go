@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/etcd-lifeboat/lifeboat/internal/atomicfile"
 )
 
 // LoadOptions of a Load; the zero value loads all.
@@ -119,7 +121,8 @@ func (l *load) write(to string, p Part, from io.Reader, cancel func()) error {
 	if err != nil {
 		return err
 	}
-	err = copyAhead(f, l.progress.reader(from), cancel)
+	early := &atomicfile.File{File: f} // sets the disk to work before it must
+	err = copyAhead(early, l.progress.reader(from), cancel)
 	if mode := p.Mode.Perm(); err == nil && mode != 0 {
 		err = f.Chmod(mode)
 	}
@@ -127,64 +130,6 @@ func (l *load) write(to string, p Part, from io.Reader, cancel func()) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
-}
-
-const (
-	aheadBuffer  = 256 << 10 // bytes
-	aheadBuffers = 4
-)
-
-// copyAhead copies as io.Copy does, but reads while it writes. It calls cancel,
-// which should end a read, when it can't write.
-func copyAhead(to io.Writer, from io.Reader, cancel func()) error {
-	free, full := make(chan []byte, aheadBuffers), make(chan []byte, aheadBuffers)
-	for range aheadBuffers {
-		free <- make([]byte, aheadBuffer)
-	}
-	var readErr error // set before full is closed
-	go func() {
-		defer close(full)
-		for buf := range free {
-			var n int
-			n, readErr = fill(buf, from)
-			full <- buf[:n]
-			if readErr != nil {
-				return
-			}
-		}
-	}()
-	writeErr := writeAll(to, full, free)
-	if writeErr != nil {
-		cancel()
-	}
-	close(free)
-	for range full { // until the reader has ended
-	}
-	if writeErr != nil || readErr == io.EOF {
-		return writeErr
-	}
-	return readErr
-}
-
-// fill reads until buf is full or r fails.
-func fill(buf []byte, r io.Reader) (n int, err error) {
-	for n < len(buf) && err == nil {
-		var more int
-		more, err = r.Read(buf[n:])
-		n += more
-	}
-	return n, err
-}
-
-// writeAll writes the buffers of full and gives them back to free.
-func writeAll(to io.Writer, full <-chan []byte, free chan<- []byte) error {
-	for buf := range full {
-		if _, err := to.Write(buf); err != nil {
-			return err
-		}
-		free <- buf[:aheadBuffer]
-	}
-	return nil
 }
 
 // create makes a new file and the folders that it needs.

@@ -378,7 +378,7 @@ func TestCopyAhead(t *testing.T) {
 		}
 		for _, want := range []error{io.ErrUnexpectedEOF, errBroken} {
 			from := io.MultiReader(bytes.NewReader(data), iotest.ErrReader(want))
-			if err := copyAhead(io.Discard, from, nil); err != want {
+			if err := copyAhead(io.Discard, from, func() {}); err != want {
 				t.Errorf("%v, want %v", err, want)
 			}
 		}
@@ -390,6 +390,15 @@ func TestCopyAhead(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestAheadReads(t *testing.T) {
+	data := noise(2*aheadBuffer+5, 1)
+	a := newAhead(bytes.NewReader(data))
+	defer a.stop()
+	if err := iotest.TestReader(a, data); err != nil {
+		t.Error(err)
+	}
 }
 
 // waiting reads nothing until its context ends.

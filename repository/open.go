@@ -62,6 +62,7 @@ func (b *Backup) open(ctx context.Context, p Part, ids Identities) (*partReader,
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
+	r.ahead = newAhead(r.zstd)
 	return r, nil
 }
 
@@ -93,6 +94,7 @@ type partReader struct {
 	part   Part
 	stored *storedReader
 	zstd   *zstd.Decoder
+	ahead  *ahead // of zstd
 	plain  *meter
 	cancel context.CancelFunc
 	err    error // that ended it
@@ -103,18 +105,19 @@ func (r *partReader) Read(p []byte) (int, error) {
 	if r.err != nil {
 		return 0, r.err
 	}
-	n, err := r.zstd.Read(p)
+	n, err := r.ahead.Read(p)
 	_, _ = r.plain.Write(p[:n])
 	if err == nil && r.plain.n <= r.part.Size {
 		return n, nil
 	}
-	r.zstd.Close() // it reads ahead
 	switch {
 	case r.plain.n > r.part.Size:
 		n, r.err = 0, r.differs("plain size", fmt.Sprintf("over %d", r.part.Size), fmt.Sprint(r.part.Size))
 	case err == io.EOF:
+		r.zstd.Close() // it reads ahead
 		r.err = cmp.Or(r.check(), io.EOF)
 	default:
+		r.zstd.Close()
 		r.err = r.stored.explain(err)
 	}
 	return n, r.err
@@ -141,6 +144,9 @@ func (r *partReader) differs(what, found, want string) error {
 // Close implements io.Closer.
 func (r *partReader) Close() error {
 	r.cancel()
+	if r.ahead != nil {
+		r.ahead.stop()
+	}
 	if r.zstd != nil {
 		r.zstd.Close()
 	}
