@@ -72,10 +72,13 @@ func checkEmpty(ctx context.Context, s storage.Store) error {
 	switch {
 	case err != nil:
 		return err
-	case !found.empty():
-		return fmt.Errorf("the place is not empty: %s", found)
+	case found.empty():
+		return nil
 	}
-	return nil
+	if _, err := s.Stat(ctx, repositoryKey); err == nil {
+		return ErrExists // made meanwhile
+	}
+	return fmt.Errorf("the place is not empty: %s", found)
 }
 
 // Open opens the repository in s. It fails with [ErrNotRepository] if there is
