@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
@@ -172,9 +173,7 @@ func (u *upload) checkSize(ctx context.Context) error {
 func (u *upload) abort(ctx context.Context, err error) error {
 	after, cancel := u.s.afterwards(ctx)
 	defer cancel()
-	_, abortErr := u.s.client.AbortMultipartUpload(after, &awss3.AbortMultipartUploadInput{
-		Bucket: &u.s.o.Bucket, Key: u.s.object(u.key), UploadId: &u.id,
-	})
+	abortErr := u.drop(after)
 	if code(abortErr) != "NoSuchUpload" || isSource(err) || errors.Is(err, storage.ErrExist) {
 		return err // if parts are left, Sweep finds them
 	}
@@ -182,4 +181,22 @@ func (u *upload) abort(ctx context.Context, err error) error {
 		return nil
 	}
 	return err
+}
+
+// aborts is how often parts are removed at most, for servers that do so again
+// and again.
+const aborts = 3
+
+// drop removes the parts, and again what has come since: a part whose connection
+// was cut may be put in its place a moment later. The error is of the first try.
+func (u *upload) drop(ctx context.Context) error {
+	in := &awss3.AbortMultipartUploadInput{Bucket: &u.s.o.Bucket, Key: u.s.object(u.key), UploadId: &u.id}
+	_, first := u.s.client.AbortMultipartUpload(ctx, in)
+	err := first
+	for try := 1; err == nil && try < aborts; try++ {
+		if err = sleep(ctx, min(u.s.limits.backoff, 200*time.Millisecond)); err == nil {
+			_, err = u.s.client.AbortMultipartUpload(ctx, in)
+		}
+	}
+	return first
 }
