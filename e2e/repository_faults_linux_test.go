@@ -34,18 +34,30 @@ func TestSaveToFullDisk(t *testing.T) {
 	lifeboat(t, "verify", "--repo", repo, "--all", "--level", "digest")
 }
 
-// A restore to a disk that fills up leaves nothing of it there.
+// A restore to a disk that fills up leaves nothing of it there. One member takes
+// the room of one backend.
 func TestRestoreToFullDisk(t *testing.T) {
 	e := filledEtcd(t, etcd37, 8)
 	repo := filepath.Join(t.TempDir(), "repo")
 	lifeboat(t, "init", "--repo", repo)
 	lifeboat(t, "save", "--repo", repo, "--endpoints", e.client)
-	for _, size := range []int{4 << 20, 14 << 20} { // while unpacking, and while restoring
-		disk := smallDisk(t, size)
-		o := finish(t, lifeboatCommand("restore", "--repo", repo, "--data-dir", filepath.Join(disk, "data")))
-		if o.code != 1 || !strings.Contains(o.stderr, "no space left on device") {
-			t.Errorf("%d MiB: exit %d\n%s", size>>20, o.code, o.stderr)
+	restore := func(disk, members string) outcome {
+		return finish(t, lifeboatCommand("restore", "--repo", repo, "--data-dir", filepath.Join(disk, "{name}"), "--initial-cluster", members))
+	}
+	const one, two = "m1=http://127.0.0.1:1001", "m1=http://127.0.0.1:1001,m2=http://127.0.0.1:1002"
+	for name, c := range map[string]struct {
+		size    int
+		members string
+	}{"while unpacking": {4 << 20, one}, "while restoring": {14 << 20, two}} {
+		disk := smallDisk(t, c.size)
+		if o := restore(disk, c.members); o.code != 1 || !strings.Contains(o.stderr, "no space left on device") {
+			t.Errorf("%s: exit %d\n%s", name, o.code, o.stderr)
 		}
 		mustHoldOnly(t, disk)
 	}
+	disk := smallDisk(t, 14<<20)
+	if o := restore(disk, one); o.code != 0 {
+		t.Errorf("exit %d\n%s", o.code, o.stderr)
+	}
+	mustHoldOnly(t, disk, "m1")
 }
