@@ -3,7 +3,7 @@
 package e2e
 
 import (
-	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -61,13 +61,18 @@ func TestServeV3InPlace(t *testing.T) {
 }
 
 // hasStorageVersion says that the etcd has not yet written into its backend of
-// which release it is. 3.6 and later do so some seconds after their first start.
+// which release it is. 3.6 and later do so some seconds after their first start,
+// and say 3.5 until then.
 func (e *etcd) hasStorageVersion() error {
 	status, err := e.v3().Status(callContext(e.t), e.client)
-	if err == nil && status.StorageVersion == "" {
-		err = errors.New("is not there")
+	if err != nil {
+		return err
 	}
-	return err
+	release, _, _ := strings.Cut(strings.TrimPrefix(status.StorageVersion, "3."), ".")
+	if !strings.HasPrefix(status.Version, "3."+release+".") {
+		return fmt.Errorf("is %q", status.StorageVersion)
+	}
+	return nil
 }
 
 // TestServeV3InPlaceRefuses what could not be undone.
